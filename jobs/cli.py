@@ -1,0 +1,93 @@
+"""``ipt``: one sub-command per verb, and ``run`` for a whole pipeline file.
+
+Exit codes: 0 done; 1 the job failed; 2 the configuration or the command line is wrong, nothing was started; 130
+interrupted. ``spark-submit jobs/<verb>.py --config ...`` takes the same options.
+"""
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+
+from udfs.errors import ConfigError, EnvironmentProblem
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    from jobs.pipeline import VERBS
+
+    arguments = _parser(VERBS).parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s", stream=sys.stderr)
+    for noisy in ("py4j", "alembic", "mlflow", "urllib3", "matplotlib"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    try:
+        return _run(arguments)
+    except ConfigError as error:
+        print(f"ipt: {error}", file=sys.stderr)
+        return 2
+    except EnvironmentProblem as error:
+        print(f"ipt: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("ipt: interrupted; start the same command again to go on", file=sys.stderr)
+        return 130
+
+
+def _parser(verbs: dict[str, str]) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="ipt", description="Instruction Pre-Training on the lakehouse: raw text to training data to models."
+    )
+    commands = parser.add_subparsers(dest="verb", required=True, metavar="verb")
+    for name, text in {"run": "run the steps of a pipeline file in order", **verbs}.items():
+        command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+        command.add_argument("--config", required=True, help="pipeline: a path, or a short name of conf/pipelines")
+        command.add_argument("--set", action="append", default=[], metavar="STEP.KEY=VALUE", help="change one setting")
+        command.add_argument(
+            "--dry-run", action="store_true", help="print the resolved configuration, the tables and what would be read"
+        )
+        if name == "run":
+            command.add_argument("--steps", help="comma-separated names: only these steps, in the file's order")
+            continue
+        command.add_argument("--step", help="name of the step, where the pipeline has several of this verb")
+        command.add_argument(
+            "--continuous", type=int, metavar="SECONDS", help="go on, with a micro-batch every so many seconds"
+        )
+        if name == "synthesize":
+            command.add_argument("--preview", type=int, metavar="N", help="show N finished examples, write nothing")
+    return parser
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from jobs.pipeline import load_pipeline, load_verb
+    from jobs.run import Runner, describe
+
+    pipeline = load_pipeline(arguments.config, arguments.set)
+    if arguments.verb == "run":
+        wanted = [name for name in (arguments.steps or "").split(",") if name]
+        unknown = set(wanted) - {step.name for step in pipeline.steps}
+        if unknown:
+            known = ", ".join(step.name for step in pipeline.steps)
+            raise ConfigError(f"--steps names {', '.join(sorted(unknown))}, which the pipeline lacks. Steps: {known}.")
+        steps = tuple(step for step in pipeline.steps if not wanted or step.name in wanted)
+    else:
+        steps = pipeline.of_verb(arguments.verb, arguments.step)
+    if arguments.dry_run:
+        print(describe(pipeline, steps))
+        return 0
+    continuous = getattr(arguments, "continuous", None)
+    if continuous is not None and (load_verb(arguments.verb).stage is None or len(steps) != 1):
+        raise ConfigError(f"--continuous needs one streaming step; {arguments.verb} has {len(steps)} here. Use --step.")
+    runner = Runner(pipeline)
+    try:
+        for step in steps:
+            if getattr(arguments, "preview", None):
+                runner.preview(step, arguments.preview)
+            else:
+                runner.run(step, continuous)
+    finally:
+        runner.close()
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

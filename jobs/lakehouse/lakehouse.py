@@ -1,0 +1,163 @@
+"""The lakehouse: where tables and files are, how tables are created, read and appended to."""
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import field_validator
+
+from jobs.lakehouse.tables import PROVENANCE, TABLES
+from udfs.config import Config
+from udfs.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pyspark.sql import DataFrame, SparkSession
+
+_NAMESPACE = re.compile(r"^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*){0,1}$")
+
+
+class LakehouseConfig(Config):
+    """Where a pipeline keeps what it makes."""
+
+    # Folder for tables, shards, models, reports and the state of the steps; on Databricks a /Volumes path.
+    root: str
+    # `catalog.schema` of Unity Catalog (or one schema name); without it tables are folders below `root`.
+    namespace: str | None = None
+    # Name or path of the target file that holds the machine's Spark settings.
+    target: str = "local"
+    # MLflow tracking store; without it a sqlite file below `root`.
+    tracking_uri: str | None = None
+    experiment: str = "instruction-pretraining"
+
+    @field_validator("namespace")
+    @classmethod
+    def _valid_namespace(cls, value: str | None) -> str | None:
+        if value is not None and not _NAMESPACE.match(value):
+            raise ValueError("must be `schema` or `catalog.schema`, each of letters, digits and underscores")
+        return value
+
+
+class Lakehouse:
+    """Tables and files of one pipeline.
+
+    Args:
+        config: where they are.
+        session: gives the Spark session; called only when a table is touched.
+    """
+
+    def __init__(self, config: LakehouseConfig, session: "Callable[[], SparkSession]") -> None:
+        self.config = config
+        self.root = Path(config.root).expanduser().absolute()
+        self._session = session
+        self._ensured: set[str] = set()
+
+    @property
+    def tracking_uri(self) -> str:
+        """MLflow tracking store of the pipeline."""
+        return self.config.tracking_uri or f"sqlite:///{self.root / 'mlflow.db'}"
+
+    def path(self, *parts: str | Path) -> Path:
+        """A file or folder below the root; an absolute path stays as it is."""
+        return self.root.joinpath(*parts)
+
+    def step_path(self, step: str, *parts: str) -> Path:
+        """State of a step: its streaming checkpoint, staged micro-batches and application id."""
+        return self.root.joinpath("_steps", step, *parts)
+
+    def location(self, table: str) -> str:
+        """Name or path of a table, as a person would write it.
+
+        Raises:
+            ConfigError: there is no table of that name.
+        """
+        self._known(table)
+        return f"{self.config.namespace}.{table}" if self.config.namespace else str(self.root / "tables" / table)
+
+    def exists(self, table: str) -> bool:
+        """Whether the table has been created."""
+        if self.config.namespace:
+            return self._session().catalog.tableExists(self.location(table))
+        return (Path(self.location(table)) / "_delta_log").is_dir()
+
+    def read(self, table: str, version: int | None = None) -> "DataFrame":
+        """The table, at a version or as it is now; an empty table where nothing was written yet."""
+        self.ensure(table)
+        reader = self._session().read.format("delta")
+        if version is not None:
+            reader = reader.option("versionAsOf", version)
+        location = self.location(table)
+        return reader.table(location) if self.config.namespace else reader.load(location)
+
+    def stream(self, table: str, files_per_batch: int | None) -> "DataFrame":
+        """A streaming read of the table, in micro-batches of at most ``files_per_batch`` files."""
+        self.ensure(table)
+        # Deletes and rewrites (compaction, retention) of an append-only source are not new data.
+        reader = self._session().readStream.format("delta").option("skipChangeCommits", "true")
+        if files_per_batch:
+            reader = reader.option("maxFilesPerTrigger", files_per_batch)
+        location = self.location(table)
+        return reader.table(location) if self.config.namespace else reader.load(location)
+
+    def version(self, table: str) -> int:
+        """Newest Delta version of the table; -1 where it does not exist."""
+        if not self.exists(table):
+            return -1
+        return int(self._delta(table).history(1).select("version").collect()[0][0])
+
+    def append(self, frame: "DataFrame", table: str, txn_app: str, txn_version: int) -> None:
+        """Append rows once: a second append with the same application and version adds nothing.
+
+        ``frame`` has the table's own columns and the provenance columns.
+        """
+        self.ensure(table)
+        ordered = frame.select(*[column.name for column in (*TABLES[table].columns, *PROVENANCE)])
+        writer = (
+            ordered.write.format("delta").mode("append").option("txnAppId", txn_app).option("txnVersion", txn_version)
+        )
+        location = self.location(table)
+        writer.saveAsTable(location) if self.config.namespace else writer.save(location)
+
+    def ensure(self, table: str) -> None:
+        """Create the table with its columns, comments and constraints unless it is there."""
+        self._known(table)
+        if table in self._ensured:
+            return
+        if not self.exists(table):
+            self._create(table)
+        self._ensured.add(table)
+
+    def _create(self, table: str) -> None:
+        from delta.tables import DeltaTable
+
+        declared = TABLES[table]
+        builder = DeltaTable.createIfNotExists(self._session()).comment(declared.comment)
+        if self.config.namespace:
+            builder = builder.tableName(self.location(table))
+        else:
+            builder = builder.location(self.location(table))
+        for column in (*declared.columns, *PROVENANCE):
+            builder = builder.addColumn(column.name, column.type, nullable=column.nullable, comment=column.comment)
+        builder.execute()
+        reference = self._reference(table)
+        for name, condition in declared.checks.items():
+            # Names and conditions come from tables.py, never from input.
+            self._session().sql(f"ALTER TABLE {reference} ADD CONSTRAINT {name} CHECK ({condition})")
+
+    def _reference(self, table: str) -> str:
+        location = self.location(table)
+        return location if self.config.namespace else f"delta.`{location}`"
+
+    def _delta(self, table: str):  # type: ignore[no-untyped-def]  # delta ships no types
+        from delta.tables import DeltaTable
+
+        location = self.location(table)
+        if self.config.namespace:
+            return DeltaTable.forName(self._session(), location)
+        return DeltaTable.forPath(self._session(), location)
+
+    @staticmethod
+    def _known(table: str) -> None:
+        if table not in TABLES:
+            raise ConfigError(f"there is no table {table!r}. Tables: {', '.join(TABLES)}.")

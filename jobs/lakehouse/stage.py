@@ -1,0 +1,190 @@
+"""The stage runner: reading streams, triggers, idempotent writing, counting and errors, written once.
+
+A stage is declared: the table (or files) it streams, the tables it writes, and one pure function from a micro-batch to
+its outcome frame. The runner computes the outcome once into a staging folder, then splits it into the tables. Killed
+anywhere and started again, a micro-batch ends up in the tables exactly once:
+
+1. Spark records what a micro-batch holds before it runs it, so a repeated one holds the same records;
+2. the staging folder counts only when its ``_SUCCESS`` marker is there; then it is not computed again;
+3. each table's append carries the micro-batch's number (Delta's ``txnAppId`` and ``txnVersion``), so a table that
+   already has it skips it.
+"""
+
+import shutil
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from jobs.lakehouse.progress import Progress
+from udfs.config import Config, fingerprint
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+    from jobs.lakehouse.lakehouse import Lakehouse
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A streaming stage.
+
+    Args:
+        source: the table that is streamed, or a function ``(config, job)`` that gives a streaming frame.
+        writes: tables written, ``rejects`` among them.
+        transform: ``(micro_batch, config, job)`` to the outcome frame (``tables.outcome_schema(*writes)``).
+        reads: other tables read.
+    """
+
+    source: "str | Callable[[Any, Job], DataFrame]"
+    writes: tuple[str, ...]
+    transform: "Callable[[DataFrame, Any, Job], DataFrame]"
+    reads: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Verb:
+    """One sub-command: a streaming stage, or a function ``(config, job)`` to counts."""
+
+    name: str
+    config: type[Config]
+    stage: Stage | None = None
+    run: "Callable[[Any, Job], dict[str, float]] | None" = None
+    reads: tuple[str, ...] = ()
+    writes: tuple[str, ...] = ()
+    # Shows finished examples without writing: `(config, job, n)`.
+    preview: "Callable[[Any, Job, int], None] | None" = None
+    # Whether the job itself is an MLflow run; the trainer makes its own.
+    tracked: bool = True
+
+    def inputs(self) -> tuple[str, ...]:
+        """Tables the verb reads."""
+        if self.stage is None:
+            return self.reads
+        streamed = (self.stage.source,) if isinstance(self.stage.source, str) else ()
+        return (*streamed, *self.stage.reads)
+
+    def outputs(self) -> tuple[str, ...]:
+        """Tables the verb writes."""
+        return self.stage.writes if self.stage else self.writes
+
+
+@dataclass
+class Job:
+    """One run of one step: what a verb needs to know of the world around it."""
+
+    lakehouse: "Lakehouse"
+    step: str
+    config: Config
+    session: "Callable[[], SparkSession]"
+    # MLflow run id; empty while nothing is tracked (preview).
+    run_id: str = ""
+    # Seconds between micro-batches; None processes what is there and stops.
+    continuous: int | None = None
+    progress: Progress = field(default_factory=Progress)
+
+    @property
+    def spark(self) -> "SparkSession":
+        """The session, started on first use."""
+        return self.session()
+
+    @cached_property
+    def config_hash(self) -> str:
+        """Fingerprint of the step's resolved configuration."""
+        return fingerprint(self.config)
+
+    def with_provenance(self, frame: "DataFrame") -> "DataFrame":
+        """``frame`` with the provenance columns of this run."""
+        from pyspark.sql import functions as F
+
+        return (
+            frame.withColumn("step", F.lit(self.step))
+            .withColumn("config_hash", F.lit(self.config_hash))
+            .withColumn("run_id", F.lit(self.run_id))
+            .withColumn("written_at", F.current_timestamp())
+        )
+
+
+def run_stage(stage: Stage, job: Job) -> dict[str, float]:
+    """Process what is there (or go on until stopped) and return counts per table and reject reason."""
+    config = job.config
+    for table in (*stage.writes, *stage.reads):
+        job.lakehouse.ensure(table)
+    if isinstance(stage.source, str):
+        stream = job.lakehouse.stream(stage.source, getattr(config, "files_per_batch", None))
+    else:
+        stream = stage.source(config, job)
+    application = _application_id(job)
+    counts: Counter[str] = Counter()
+
+    def process(batch: "DataFrame", batch_id: int) -> None:
+        started = time.monotonic()
+        staged = _stage_batch(batch, batch_id, stage, job)
+        found = _write_batch(staged, batch_id, application, stage, job)
+        shutil.rmtree(job.lakehouse.step_path(job.step, "staging", str(batch_id)), ignore_errors=True)
+        counts.update(found)
+        counts["micro_batches"] += 1
+        job.progress.batch(job.step, batch_id, found, time.monotonic() - started)
+
+    writer = stream.writeStream.foreachBatch(process).option(
+        "checkpointLocation", str(job.lakehouse.step_path(job.step, "checkpoint"))
+    )
+    writer = (
+        writer.trigger(availableNow=True)
+        if job.continuous is None
+        else writer.trigger(processingTime=f"{job.continuous} seconds")
+    )
+    query = writer.queryName(job.step).start()
+    try:
+        query.awaitTermination()
+    except KeyboardInterrupt:
+        query.stop()
+        raise
+    return {name: float(count) for name, count in sorted(counts.items())}
+
+
+def _application_id(job: Job) -> str:
+    """Names this checkpoint in Delta's transaction log. A new checkpoint counts its batches from 0 again, so it must
+    not share the name of an old one, or Delta would take its batches for repetitions."""
+    path = job.lakehouse.step_path(job.step, "checkpoint", "application-id")
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(uuid.uuid4().hex, encoding="utf-8")
+    return f"{job.step}-{path.read_text(encoding='utf-8')}"
+
+
+def _stage_batch(batch: "DataFrame", batch_id: int, stage: Stage, job: Job) -> "DataFrame":
+    """The outcome of the micro-batch, computed once and kept until every table has it."""
+    folder = job.lakehouse.step_path(job.step, "staging", str(batch_id))
+    if not (folder / "_SUCCESS").exists():
+        outcome = stage.transform(batch, job.config, job).select(*stage.writes)
+        outcome.write.mode("overwrite").parquet(str(folder))
+    return job.spark.read.schema(_outcome_schema(stage)).parquet(str(folder))
+
+
+def _write_batch(staged: "DataFrame", batch_id: int, application: str, stage: Stage, job: Job) -> Counter[str]:
+    from pyspark.sql import functions as F
+
+    # One pass over the staged files counts everything; nothing is computed twice for a number.
+    columns = [F.when(F.col(table).isNotNull(), F.lit(table)) for table in stage.writes]
+    reason = F.col("rejects.reason") if "rejects" in stage.writes else F.lit(None)
+    grouped = staged.groupBy(F.coalesce(*columns).alias("table"), reason.alias("reason")).count().collect()
+    counts: Counter[str] = Counter()
+    for row in grouped:
+        counts[row["table"]] += row["count"]
+        if row["reason"]:
+            counts[f"rejects/{row['reason']}"] += row["count"]
+    for table in stage.writes:
+        if counts[table]:
+            rows = staged.filter(F.col(table).isNotNull()).select(f"{table}.*")
+            job.lakehouse.append(job.with_provenance(rows), table, f"{application}-{table}", batch_id)
+    return counts
+
+
+def _outcome_schema(stage: Stage) -> Any:
+    from jobs.lakehouse.tables import outcome_schema
+
+    return outcome_schema(*stage.writes)

@@ -1,0 +1,110 @@
+"""A pipeline file: the lakehouse, and steps in order, each a verb with its settings."""
+
+from collections.abc import Iterable
+from importlib import import_module
+from typing import Any
+
+from pydantic import Field, field_validator
+
+from jobs.lakehouse.lakehouse import LakehouseConfig
+from jobs.lakehouse.stage import Verb
+from udfs.config import Config, build, override, read
+from udfs.errors import ConfigError
+
+# In pipeline order; the texts are what `ipt --help` shows.
+VERBS = {
+    "sample": "generate the almanac, a sample world that needs no download",
+    "ingest": "stream files into raw_documents",
+    "collect": "read question-answering sets and general instructions into their tables",
+    "tokenizer": "train a tokenizer on the texts, or take an existing one",
+    "curate": "clean, deduplicate and chunk raw_documents into documents",
+    "synthesize": "write instruction-response pairs about documents, in carryover rounds",
+    "augment": "render texts and pairs through templates into augmented_texts",
+    "shard": "tokenize and pack a text table into shards for the trainer",
+    "train": "train a model on shards",
+    "evaluate": "score models and the synthesizer",
+    "report": "one HTML page and one table: what went in, what came out, what was rejected and why",
+}
+
+
+class PipelineConfig(Config):
+    """The whole file. ``steps`` maps a step's name to its settings; the verb defaults to the name."""
+
+    lakehouse: LakehouseConfig
+    steps: dict[str, dict[str, Any]] = Field(min_length=1)
+
+    @field_validator("steps", mode="before")
+    @classmethod
+    def _empty_is_default(cls, value: Any) -> Any:
+        return {key: entry or {} for key, entry in value.items()} if isinstance(value, dict) else value
+
+
+class Step(Config):
+    """A step with its checked settings."""
+
+    name: str
+    verb: str
+    config: Any
+
+
+class Pipeline(Config):
+    """A pipeline whose every step has been checked."""
+
+    lakehouse: LakehouseConfig
+    steps: tuple[Step, ...]
+
+    def of_verb(self, verb: str, step: str | None = None) -> tuple[Step, ...]:
+        """The steps of a verb, or the one of that name.
+
+        Raises:
+            ConfigError: there is none.
+        """
+        found = tuple(entry for entry in self.steps if entry.verb == verb and step in (None, entry.name))
+        if not found:
+            names = ", ".join(f"{entry.name} ({entry.verb})" for entry in self.steps)
+            raise ConfigError(f"the pipeline has no step {step or ''} of verb {verb!r}. Its steps: {names}.")
+        return found
+
+
+def load_verb(name: str) -> Verb:
+    """The verb of that name, imported on first use.
+
+    Raises:
+        ConfigError: there is no such verb.
+    """
+    if name not in VERBS:
+        raise ConfigError(f"there is no verb {name!r}. Verbs: {', '.join(VERBS)}.")
+    verb: Verb = import_module(f"jobs.{name}").VERB
+    return verb
+
+
+def load_pipeline(name: str, assignments: Iterable[str] = ()) -> Pipeline:
+    """Read and check a pipeline file.
+
+    ``assignments`` are ``step.key=value`` or ``lakehouse.key=value``.
+
+    Raises:
+        ConfigError: anything wrong in the file or the assignments, for every step, before anything starts.
+    """
+    tree = read(name, "pipelines")
+    steps = tree.get("steps")
+    names = set(steps) if isinstance(steps, dict) else set()
+    tree = override(tree, (_below_steps(assignment, names) for assignment in assignments))
+    file = build(PipelineConfig, tree, str(name))
+    checked = []
+    for step, settings in file.steps.items():
+        settings = dict(settings)
+        verb = settings.pop("verb", step)
+        checked.append(Step(name=step, verb=verb, config=build(load_verb(verb).config, settings, f"steps.{step}")))
+    return Pipeline(lakehouse=file.lakehouse, steps=tuple(checked))
+
+
+def _below_steps(assignment: str, steps: set[str]) -> str:
+    section = assignment.partition(".")[0]
+    if section in steps:
+        return f"steps.{assignment}"
+    if section in ("lakehouse", "steps"):
+        return assignment
+    raise ConfigError(
+        f"--set {assignment!r}: there is no section {section!r}. Sections: lakehouse, {', '.join(sorted(steps))}."
+    )

@@ -1,0 +1,57 @@
+"""One Spark session for the whole test session, and a fresh lakehouse for each test that asks."""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+
+
+@pytest.fixture(scope="session")
+def spark():  # type: ignore[no-untyped-def]
+    """The session of the local target, with type checks on what row functions return."""
+    from jobs.lakehouse.session import load_target, start
+
+    session = start(load_target("local"), "tests")
+    session.conf.set("spark.sql.execution.arrow.pyspark.validateSchema.enabled", "true")
+    yield session
+    session.stop()
+
+
+@pytest.fixture
+def lakehouse(spark, tmp_path: Path):  # type: ignore[no-untyped-def]
+    """An empty lakehouse below a temporary folder."""
+    from jobs.lakehouse.lakehouse import Lakehouse, LakehouseConfig
+
+    return Lakehouse(LakehouseConfig(root=str(tmp_path / "lake")), lambda: spark)
+
+
+@pytest.fixture
+def run_verb(lakehouse) -> Callable[..., dict[str, float]]:  # type: ignore[no-untyped-def]
+    """``run_verb("ingest", {settings}, step="ingest")``: one step, without MLflow, as counts."""
+    from jobs.lakehouse.stage import Job, run_stage
+    from jobs.pipeline import load_verb
+    from udfs.config import build
+
+    def run(name: str, settings: dict, step: str | None = None) -> dict[str, float]:
+        verb = load_verb(name)
+        config = build(verb.config, settings, name)
+        job = Job(lakehouse, step or name, config, lakehouse._session, run_id="test-run")
+        if verb.stage is not None:
+            return run_stage(verb.stage, job)
+        assert verb.run is not None
+        return verb.run(config, job)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Iterator[Path]:
+    """The folder of published sets."""
+    folder = os.environ.get("IPT_REAL_DATA")
+    if not folder or not Path(folder).is_dir():
+        pytest.skip("IPT_REAL_DATA does not name a folder with the published sets")
+    yield Path(folder)
