@@ -28,7 +28,11 @@ VERBS = {
 
 
 class PipelineConfig(Config):
-    """The whole file. ``steps`` maps a step's name to its settings; the verb defaults to the name."""
+    """The whole file. ``steps`` maps a step's name to its settings, in the order they run.
+
+    Two keys of a step are the pipeline's own: ``verb`` (defaults to the step's name) and ``after``, which places a
+    step right behind another one; a file that inherits needs it to put a step between those of its base.
+    """
 
     lakehouse: LakehouseConfig
     steps: dict[str, dict[str, Any]] = Field(min_length=1)
@@ -92,11 +96,23 @@ def load_pipeline(name: str, assignments: Iterable[str] = ()) -> Pipeline:
     tree = override(tree, (_below_steps(assignment, names) for assignment in assignments))
     file = build(PipelineConfig, tree, str(name))
     checked = []
-    for step, settings in file.steps.items():
-        settings = dict(settings)
+    for step in _ordered(file.steps):
+        settings = {key: value for key, value in file.steps[step].items() if key != "after"}
         verb = settings.pop("verb", step)
         checked.append(Step(name=step, verb=verb, config=build(load_verb(verb).config, settings, f"steps.{step}")))
     return Pipeline(lakehouse=file.lakehouse, steps=tuple(checked))
+
+
+def _ordered(steps: dict[str, dict[str, Any]]) -> list[str]:
+    order = [step for step, settings in steps.items() if "after" not in settings]
+    for step, settings in steps.items():
+        if "after" in settings:
+            if settings["after"] not in order:
+                raise ConfigError(
+                    f"steps.{step}.after: {settings['after']!r} is not an earlier step. Steps: {', '.join(steps)}."
+                )
+            order.insert(order.index(settings["after"]) + 1, step)
+    return order
 
 
 def _below_steps(assignment: str, steps: set[str]) -> str:

@@ -1,0 +1,93 @@
+"""The command line: help is quick, and a wrong configuration is one clear message, exit code 2, no Spark."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from jobs.cli import main
+from jobs.pipeline import VERBS, load_pipeline, load_verb
+
+PIPELINE = """
+lakehouse: {{root: {root}}}
+steps:
+  sample: {{}}
+  synthesize: {{rounds: {rounds}, engine: {{model: models/tune/model}}}}
+"""
+
+
+@pytest.fixture
+def pipeline(tmp_path: Path):
+    def write(text: str) -> str:
+        path = tmp_path / "pipeline.yaml"
+        path.write_text(text)
+        return str(path)
+
+    return write
+
+
+def test_help_starts_fast_and_lists_every_verb():
+    started = time.monotonic()
+    done = subprocess.run([sys.executable, "-m", "jobs.cli", "--help"], capture_output=True, text=True, check=True)
+    seconds = time.monotonic() - started
+    positions = [done.stdout.index(f"    {verb} ") for verb in VERBS]
+    assert positions == sorted(positions)
+    modules = "import sys; import jobs.cli; jobs.cli._parser({}); print([m for m in ('pyspark', 'torch', 'mlflow', 'pyarrow') if m in sys.modules])"
+    loaded = subprocess.run([sys.executable, "-c", modules], capture_output=True, text=True, check=True)
+    assert loaded.stdout.strip() == "[]", f"heavy imports at start-up ({seconds:.1f} s)"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("synthesize.rounds=0", "synthesize.rounds"),
+        ("synthesize.rounds=many", "synthesize.rounds"),
+        ("synthesize.rouns=2", "Did you mean 'rounds'"),
+        ("synthesise.rounds=2", "no section 'synthesise'"),
+        ("rounds", "is not of the form"),
+    ],
+)
+def test_wrong_setting_is_one_message_and_exit_code_2(pipeline, tmp_path, capsys, change, message):
+    path = pipeline(PIPELINE.format(root=tmp_path / "lake", rounds=2))
+    assert main(["synthesize", "--config", path, "--set", change]) == 2
+    said = capsys.readouterr().err
+    assert message in said and "Traceback" not in said
+    assert not (tmp_path / "lake").exists(), "nothing may start before the configuration is right"
+
+
+def test_missing_file_unknown_verb_and_unknown_step(pipeline, tmp_path, capsys):
+    assert main(["synthesize", "--config", str(tmp_path / "none.yaml")]) == 2
+    assert main(["synthesize", "--config", "dem0"]) == 2
+    path = pipeline(PIPELINE.format(root=tmp_path, rounds=2))
+    assert main(["ingest", "--config", path]) == 2
+    assert "sample (sample), synthesize (synthesize)" in capsys.readouterr().err
+    assert main(["run", "--config", path, "--steps", "sample,nothing"]) == 2
+    assert main(["sample", "--config", path, "--continuous", "5"]) == 2
+
+
+def test_dry_run_prints_settings_and_tables_and_starts_nothing(pipeline, tmp_path, capsys):
+    path = pipeline(PIPELINE.format(root=tmp_path / "lake", rounds=3))
+    assert main(["run", "--config", path, "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    assert "rounds: 3" in said
+    assert f"{tmp_path}/lake/tables/syntheses  (not there yet)" in said
+    assert not (tmp_path / "lake").exists()
+
+
+def test_after_places_a_step_of_a_child_file(tmp_path):
+    (tmp_path / "base.yaml").write_text(f"lakehouse: {{root: {tmp_path}}}\nsteps: {{sample: {{}}, report: {{}}}}\n")
+    (tmp_path / "child.yaml").write_text("inherits: base\nsteps: {more: {verb: sample, after: sample}}\n")
+    assert [step.name for step in load_pipeline(str(tmp_path / "child.yaml")).steps] == ["sample", "more", "report"]
+
+
+def test_every_verb_is_declared_under_its_name():
+    for name in VERBS:
+        assert load_verb(name).name == name
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in Path("conf/pipelines").glob("*.yaml")))
+def test_every_pipeline_file_is_valid(name, monkeypatch, tmp_path):
+    monkeypatch.setenv("IPT_REAL_DATA", str(tmp_path))
+    assert load_pipeline(name).steps

@@ -1,0 +1,84 @@
+"""Configuration: merging, inheriting, overriding, and messages a user can act on."""
+
+from pathlib import Path
+
+import pytest
+from pydantic import Field
+
+from udfs.config import Config, build, fingerprint, locate, merge, override, read
+from udfs.errors import ConfigError
+
+
+class Inner(Config):
+    rounds: int = Field(default=2, ge=1)
+
+
+class Outer(Config):
+    name: str
+    inner: Inner = Inner()
+    parts: list[Inner] = Field(default_factory=list)
+
+
+def test_unknown_key_is_named_with_the_nearest_known_one():
+    with pytest.raises(ConfigError, match=r"steps\.x\.inner\.round: unknown key\. Did you mean 'rounds'\?"):
+        build(Outer, {"name": "a", "inner": {"round": 3}}, "steps.x")
+    with pytest.raises(ConfigError, match=r"parts\.0\.ronds.*Did you mean 'rounds'"):
+        build(Outer, {"name": "a", "parts": [{"ronds": 3}]}, "x")
+
+
+def test_every_error_is_reported_with_its_value():
+    with pytest.raises(ConfigError) as caught:
+        build(Outer, {"inner": {"rounds": 0}}, "x")
+    assert "x.name: required" in str(caught.value)
+    assert "x.inner.rounds" in str(caught.value) and "got 0" in str(caught.value)
+
+
+def test_inherits_merges_mappings_and_null_removes(tmp_path: Path):
+    (tmp_path / "base.yaml").write_text("a: {x: 1, y: 2}\nb: [1, 2]\nc: 3\n")
+    (tmp_path / "child.yaml").write_text("inherits: base\na: {y: 5}\nb: [9]\nc: null\n")
+    assert read(tmp_path / "child.yaml", "pipelines") == {"a": {"x": 1, "y": 5}, "b": [9]}
+
+
+def test_cycle_of_inherits_is_refused(tmp_path: Path):
+    (tmp_path / "a.yaml").write_text("inherits: b\n")
+    (tmp_path / "b.yaml").write_text("inherits: a\n")
+    with pytest.raises(ConfigError, match="inherits itself"):
+        read(tmp_path / "a.yaml", "pipelines")
+
+
+def test_environment_variables_are_filled_in_and_missing_ones_named(tmp_path: Path, monkeypatch):
+    path = tmp_path / "a.yaml"
+    path.write_text("folder: ${IPT_TEST_FOLDER}/x\n")
+    with pytest.raises(ConfigError, match="IPT_TEST_FOLDER"):
+        read(path, "pipelines")
+    monkeypatch.setenv("IPT_TEST_FOLDER", "/data")
+    assert read(path, "pipelines") == {"folder": "/data/x"}
+
+
+def test_override_reads_values_as_yaml_and_refuses_nonsense():
+    tree = override({"a": {"x": 1}}, ["a.x=[1, 2]", "a.y=text", "b.c=true"])
+    assert tree == {"a": {"x": [1, 2], "y": "text"}, "b": {"c": True}}
+    with pytest.raises(ConfigError, match=r"section\.key=value"):
+        override({}, ["nothing"])
+
+
+def test_short_names_list_what_there_is():
+    assert locate("local", "targets").name == "local.yaml"
+    with pytest.raises(ConfigError, match="Did you mean 'local'"):
+        locate("lokal", "targets")
+    with pytest.raises(ConfigError, match="no configuration file"):
+        locate("nowhere/x.yaml", "targets")
+
+
+def test_merge_leaves_its_arguments_alone():
+    base = {"a": {"x": 1}}
+    assert merge(base, {"a": {"y": 2}}) == {"a": {"x": 1, "y": 2}}
+    assert base == {"a": {"x": 1}}
+
+
+def test_models_are_frozen_and_fingerprints_follow_values():
+    config = build(Outer, {"name": "a"}, "x")
+    with pytest.raises(ValueError, match="frozen"):
+        config.name = "b"  # type: ignore[misc]
+    assert fingerprint(config) == fingerprint(build(Outer, {"name": "a", "inner": {"rounds": 2}}, "x"))
+    assert fingerprint(config) != fingerprint(build(Outer, {"name": "b"}, "x"))
