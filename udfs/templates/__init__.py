@@ -1,0 +1,1 @@
+"""Templates: chains of documents and pairs rendered into finished training texts."""
