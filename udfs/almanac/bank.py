@@ -1,0 +1,141 @@
+"""The wording of the almanac: what can be said about each domain, read from ``domains/*.yaml`` and checked.
+
+A domain file holds the parts that names are built from, the pronouns, the document styles and the relations. A style
+is one text with a slot ``{0}``, ``{1}``, ... for each relation, filled in any order, and with ``{name}``, ``{they}``
+and ``{They}``. A relation has its values and four small banks: ``clauses`` (predicates) and ``notes`` (labels), which
+state the fact in documents; ``questions``, in which question-answering sets ask for it; and ``held_out``, in which only
+the test set asks for it. The wordings of a relation mean the same, so that any of its questions can be answered from
+any of its statements.
+"""
+
+import string
+from functools import cache
+from importlib import resources
+from typing import Annotated, Literal
+
+import yaml
+from pydantic import Field, ValidationError, model_validator
+
+from udfs.config import Config
+from udfs.errors import DataError
+from udfs.hashing import identifier
+
+DOMAINS = ("people", "places", "compounds", "companies")
+
+
+def slots(pattern: str) -> list[str]:
+    """Names of the ``{slots}`` of ``pattern``, in order, repeats included."""
+    return [field for _, field, _, _ in string.Formatter().parse(pattern) if field is not None]
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ValueError(message)
+
+
+class NamePart(Config):
+    """One part of a name: every start joined to every end."""
+
+    starts: tuple[str, ...] = Field(min_length=1)
+    ends: tuple[str, ...] = Field(min_length=1)
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """All words of this part, without repeats (checked when the domain is loaded)."""
+        return tuple(start + end for start in self.starts for end in self.ends)
+
+
+class Names(Config):
+    """Two-part names: any first part with any second part."""
+
+    first: NamePart
+    second: NamePart
+
+
+class Style(Config):
+    """One way to write a document; ``facts`` says which bank of a relation fills its slots."""
+
+    facts: Literal["clauses", "notes"]
+    text: str
+
+
+class Relation(Config):
+    """One property of an entity: its closed set of values and the ways to state it and to ask for it."""
+
+    # A test question needs four options; at 12 values and more a guess from the relation alone is rarely right.
+    values: tuple[str, ...] = Field(min_length=12, max_length=30)
+    clauses: tuple[str, ...] = Field(min_length=2)
+    notes: tuple[str, ...] = Field(min_length=2)
+    questions: tuple[str, ...] = Field(min_length=2)
+    held_out: tuple[str, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _check(self) -> "Relation":
+        for pattern in self.clauses + self.notes:
+            _require(slots(pattern) == ["value"], f"{pattern!r} must have the slot {{value}} exactly once")
+        for pattern in self.questions + self.held_out:
+            _require(slots(pattern) == ["name"], f"{pattern!r} must have the slot {{name}} exactly once")
+        return self
+
+
+class Domain(Config):
+    """One subject area of the almanac."""
+
+    name: str
+    names: Names
+    pronouns: tuple[str, ...] = Field(min_length=1)
+    styles: Annotated[dict[str, Style], Field(min_length=2)]
+    relations: Annotated[dict[str, Relation], Field(min_length=2)]
+
+    @model_validator(mode="after")
+    def _check(self) -> "Domain":
+        needed = [str(position) for position in range(len(self.relations))]
+        for name, style in self.styles.items():
+            found = slots(style.text)
+            _require(
+                sorted(slot for slot in found if slot.isdecimal()) == needed,
+                f"style {name} must have each of the slots {{0}} to {{{needed[-1]}}} exactly once",
+            )
+            unknown = set(found) - set(needed) - {"name", "they", "They"}
+            _require("name" in found and not unknown, f"style {name}: unknown slots {sorted(unknown)} or no {{name}}")
+        # The same word for two things would make a question ambiguous, or a wrong answer look right.
+        words = [value for relation in self.relations.values() for value in relation.values]
+        words += [*self.names.first.words, *self.names.second.words]
+        twice = sorted({word for word in words if words.count(word) > 1})
+        _require(not twice, f"these values or parts of names are there twice: {twice}")
+        questions = [
+            pattern for relation in self.relations.values() for pattern in relation.questions + relation.held_out
+        ]
+        _require(len(set(questions)) == len(questions), "two questions have the same wording")
+        return self
+
+
+@cache
+def domain(name: str) -> Domain:
+    """The domain called ``name``, one of ``DOMAINS``.
+
+    Raises:
+        DataError: its file breaks a rule of the grammar above.
+    """
+    tree = yaml.safe_load(_source(f"domains/{name}.yaml"))
+    try:
+        return Domain.model_validate({"name": name, **tree})
+    except ValidationError as error:
+        raise DataError(f"udfs/almanac/domains/{name}.yaml is not a valid domain: {error}") from None
+
+
+@cache
+def instruction_words() -> dict[str, dict[str, str] | list[str]]:
+    """Word lists of the general instructions (``instructions.yaml``)."""
+    words: dict[str, dict[str, str] | list[str]] = yaml.safe_load(_source("instructions.yaml"))
+    return words
+
+
+@cache
+def version() -> str:
+    """Fingerprint of all wording: changes whenever a sentence, a value or a word list does."""
+    return identifier(*(_source(f"domains/{name}.yaml") for name in DOMAINS), _source("instructions.yaml"))
+
+
+def _source(path: str) -> str:
+    return resources.files("udfs.almanac").joinpath(path).read_text(encoding="utf-8")

@@ -1,0 +1,81 @@
+"""Questions about the facts: the pairs of the tuning sets, and the held-out test."""
+
+import random
+from typing import Any
+
+from udfs.almanac import bank
+from udfs.almanac.documents import Document
+from udfs.almanac.world import AlmanacConfig, Fact, choose
+from udfs.hashing import digest, unit
+from udfs.hashing import seed as hashed_seed
+from udfs.synthesis.formats import PairFormat, compose_answer, compose_question
+
+# Every tuning set has one format, so that a sequence made of one set has one pattern.
+FORMATS = tuple(PairFormat)
+TEST_OPTIONS = 4
+REASONS = ('The text says about {name}: "{statement}".', 'About {name} the text says "{statement}".')
+
+
+def dataset(pair_format: PairFormat) -> str:
+    """Folder of the tuning set with pairs of this format."""
+    return f"almanac_{pair_format}"
+
+
+def tuning_example(config: AlmanacConfig, document: Document, pair_format: PairFormat) -> dict[str, Any]:
+    """One row of a tuning set: ``{"context": text, "QA_list": [{"Q", "A"}, ...]}``, each fact asked at most once."""
+    facts = document.entity.facts
+    about = (config.seed, document.entity.domain, document.entity.name)
+    count = config.min_pairs + int(unit(*about, "pairs") * (config.max_pairs - config.min_pairs + 1))
+    asked = random.Random(hashed_seed(*about, "asked")).sample(facts, count)
+    return {"context": document.text, "QA_list": [_pair(config, document, fact, pair_format) for fact in asked]}
+
+
+def _pair(config: AlmanacConfig, document: Document, fact: Fact, pair_format: PairFormat) -> dict[str, str]:
+    relation = bank.domain(fact.domain).relations[fact.relation]
+    about = (config.seed, fact.domain, fact.entity, fact.relation)
+    question = choose(relation.questions, *about, "question").format(name=fact.entity)
+    options = None
+    if pair_format in (PairFormat.MULTIPLE_CHOICE, PairFormat.MULTIPLE_CHOICE_CHAIN_OF_THOUGHT):
+        options = choices(config.seed, fact, config.options, "options")
+    reasoning = None
+    if pair_format in (PairFormat.CHAIN_OF_THOUGHT, PairFormat.MULTIPLE_CHOICE_CHAIN_OF_THOUGHT):
+        statement = document.statements[fact.relation]
+        reasoning = choose(REASONS, *about, "reason").format(name=fact.entity, statement=statement)
+    return {
+        "Q": compose_question(question, options, chain_of_thought=reasoning is not None),
+        "A": compose_answer(fact.value, reasoning),
+    }
+
+
+def choices(seed: int, fact: Fact, count: int, purpose: str) -> list[str]:
+    """``count`` distinct values of the fact's relation, its own among them, in an order drawn uniformly."""
+    values = bank.domain(fact.domain).relations[fact.relation].values
+    draw = random.Random(hashed_seed(seed, purpose, fact.domain, fact.entity, fact.relation))
+    options = [fact.value, *draw.sample([value for value in values if value != fact.value], count - 1)]
+    draw.shuffle(options)
+    return options
+
+
+def held_out_questions(config: AlmanacConfig, facts: list[Fact]) -> list[dict[str, Any]]:
+    """``config.test_questions`` of the ``facts``, asked in the wordings that only the test uses.
+
+    Which facts are asked is decided by hash, so a longer test contains the shorter one.
+    """
+    ranked = sorted(facts, key=lambda fact: digest(config.seed, "test", fact.domain, fact.entity, fact.relation))
+    return [_held_out_question(config.seed, fact) for fact in ranked[: config.test_questions]]
+
+
+def _held_out_question(seed: int, fact: Fact) -> dict[str, Any]:
+    about = (seed, "held_out", fact.domain, fact.entity, fact.relation)
+    wording = choose(bank.domain(fact.domain).relations[fact.relation].held_out, *about)
+    options = choices(seed, fact, TEST_OPTIONS, "test_options")
+    return {
+        "question_id": digest(*about).hex(),
+        "domain": fact.domain,
+        "subject": fact.entity,
+        "relation": fact.relation,
+        "prompt": f"Question: {wording.format(name=fact.entity)}\nAnswer:",
+        "options": options,
+        "gold": options.index(fact.value),
+        "answer": fact.value,
+    }
