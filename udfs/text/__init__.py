@@ -1,0 +1,1 @@
+"""Reading records from files, cleaning them, cutting them into chunks, and recasting published sets."""

@@ -1,0 +1,48 @@
+"""Raw documents from files: rows of ``raw_documents`` as received, and the rejects."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from udfs.hashing import identifier
+from udfs.rejects import reject
+from udfs.text.readers import Record, as_json, as_metadata
+from udfs.text.sources import TextSource
+
+STAGE = "ingest"
+
+
+def raw_documents(uri: str, sources: Sequence[TextSource]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """``(table, row)`` for each record of a file, for each source the file belongs to.
+
+    Raises:
+        OSError: the store fails in a way that another attempt may mend.
+    """
+    for source in sources:
+        if source.takes(uri):
+            for item in source.records(uri, "text", STAGE, source.text_field):
+                yield _document(item, source, source.name_of(uri)) if isinstance(item, Record) else ("rejects", item)
+
+
+def _document(record: Record, source: TextSource, name: str) -> tuple[str, dict[str, Any]]:
+    field = "text" if source.is_recast else source.text_field
+    text = record.fields.get(field)
+    if not isinstance(text, str) or not text.strip():
+        if field not in record.fields:
+            detail = f"no field {field!r}; the fields are {', '.join(record.fields) or 'none'}"
+        else:
+            detail = f"field {field!r} is {'blank' if isinstance(text, str) else type(text).__name__}"
+        return "rejects", reject(STAGE, record.record_id, "missing_text", detail, as_json(record.fields))
+    if source.is_recast:
+        title = {"title": record.fields["title"]} if record.fields["title"] else {}
+        metadata = {**title, **record.fields["metadata"]}
+    else:
+        metadata = as_metadata(record.fields, field)
+    return "raw_documents", {
+        "doc_id": identifier(text),
+        "source": name,
+        "domain": source.domain or metadata.get("domain") or name,
+        "uri": record.record_id,
+        "text": text,
+        "metadata": metadata,
+        "license": source.license,
+    }

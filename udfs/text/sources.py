@@ -1,0 +1,94 @@
+"""Configured sources of files: which files belong to one, what it is called, and how its records are read."""
+
+from collections.abc import Iterator
+from fnmatch import fnmatchcase
+from typing import Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from udfs.config import Config
+from udfs.rejects import reject
+from udfs.text.files import plain_path
+from udfs.text.readers import FORMATS, Record, read_records
+from udfs.text.recast import READERS, RecastOptions
+from udfs.text.recast.records import EVERYTHING
+
+
+class FileSource(Config):
+    """A file, or a folder with everything below it. Two sources may share files and take different things from them."""
+
+    # Absolute, relative to the lakehouse, or the address of an object store.
+    path: str = Field(min_length=1)
+    # Without it, the folder the file lies in, where a folder `shard` counts as part of its parent (the Hub's layout).
+    name: str | None = Field(default=None, min_length=1)
+    # Shell pattern for file names, for folders that hold more than the source.
+    glob: str = "*"
+    # A file format, `auto` to go by the file name, or a published set's own shape.
+    format: str = "auto"
+    # What to take from a published set; only with a `format` that names one.
+    options: RecastOptions | None = None
+    license: str | None = None
+
+    @field_validator("format")
+    @classmethod
+    def _known_format(cls, value: str) -> str:
+        known = ("auto", *FORMATS, *READERS)
+        if value not in known:
+            raise ValueError(f"must be one of {', '.join(known)}")
+        return value
+
+    @model_validator(mode="after")
+    def _options_are_used(self) -> "FileSource":
+        if self.options is not None and not self.is_recast:
+            raise ValueError(f"`options` applies to the formats {', '.join(READERS)}, not to {self.format!r}")
+        return self
+
+    @property
+    def is_recast(self) -> bool:
+        """Whether the format is that of a published set."""
+        return self.format in READERS
+
+    def takes(self, uri: str) -> bool:
+        """Whether the file belongs to the source."""
+        file, root = plain_path(uri), plain_path(self.path).rstrip("/")
+        return (file == root or file.startswith(f"{root}/")) and fnmatchcase(file.rpartition("/")[2], self.glob)
+
+    def name_of(self, uri: str) -> str:
+        """What the data of a file are called."""
+        if self.name is not None:
+            return self.name
+        folders = plain_path(uri).split("/")[:-1]
+        if len(folders) > 1 and folders[-1] == "shard":
+            folders.pop()
+        return folders[-1] or "root"
+
+    def records(self, uri: str, kind: str, stage: str, text_field: str = "text") -> Iterator[Record | dict[str, Any]]:
+        """The records of one file and the rejects.
+
+        A published set gives several kinds of records from one file (``udfs.text.recast``); those of ``kind`` are
+        taken. Fields of a record are then those that ``udfs.text.recast`` names.
+        """
+        if not self.is_recast:
+            yield from read_records(uri, self.format, text_field, stage)
+            return
+        path = plain_path(uri)
+        for number, item in enumerate(READERS[self.format](path, self.options or EVERYTHING), start=1):
+            record_id = f"{path}#{number}"
+            if item["kind"] == "reject":
+                yield reject(stage, record_id, item["reason"], item["detail"], item["payload"])
+            elif item["kind"] == kind:
+                yield Record(record_id, item)
+
+
+class TextSource(FileSource):
+    """Raw texts."""
+
+    # Without it, the record's own field `domain`, else the source's name.
+    domain: str | None = Field(default=None, min_length=1)
+    text_field: str = "text"
+
+
+class TuningSource(FileSource):
+    """Question-answering sets, or general instructions."""
+
+    kind: Literal["examples", "instructions"]
