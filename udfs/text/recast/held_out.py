@@ -37,7 +37,7 @@ def held_out_questions(records: Iterable[Recast], domain: str, seed: int = 0) ->
             if len(others) < OPTIONS - 1 or name in asked:
                 continue
             asked.add(name)
-            others.sort(key=lambda text: unit("distractor", seed, name, text))  # noqa: B023  # used at once
+            others.sort(key=lambda text: unit("distractor", seed, name, text))
             options = others[: OPTIONS - 1]
             gold = int(unit("place", seed, name) * OPTIONS)
             options.insert(gold, pair["A"])
