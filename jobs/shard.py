@@ -1,0 +1,311 @@
+"""``shard``: tokenize and pack the texts of a table into Arrow shards for the trainer.
+
+Reads one text table at its newest version and writes ``shards/<set>/`` below the root: shard files, and last
+``manifest.json``; a row per file in ``token_shards``; rows that give no text in ``rejects``.
+
+Texts are shuffled across the whole set: a text's place is a hash of its id and the seed. The hash's first bits choose
+the bucket, each bucket is sorted by the hash, packed and written by one task. So the files depend on the texts, the
+tokenizer and the settings alone, and a step that was killed and started again writes the same bytes. Files of
+another fingerprint lie in another folder; the new manifest replaces the old one in one step, then the old files go.
+"""
+
+import shutil
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field, model_validator
+
+from jobs.lakehouse.rows import Row, map_rows
+from jobs.lakehouse.stage import Job, Verb
+from jobs.lakehouse.tables import TABLES, outcome_schema
+from udfs.config import Config, fingerprint
+from udfs.errors import DataError
+from udfs.shards.format import FORMAT, ShardInfo, ShardSpec
+from udfs.shards.manifest import MANIFEST, Manifest, Source, read_manifest, write_manifest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from pyspark.sql import Column, DataFrame
+
+    from udfs.shards.build import BuildPlan
+    from udfs.tokens import Tokenizer
+
+WRITES = ("token_shards", "rejects")
+# Columns that make a row's id, and the columns that make its text.
+TEXTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "documents": (("doc_id", "chunk"), ("text",)),
+    "augmented_texts": (("text_id",), ("text",)),
+    "instructions": (("instruction_id",), ("question", "response")),
+    "tuning_examples": (("example_id",), ("dataset", "context", "QA_list")),
+}
+
+
+class RowFilter(Config):
+    """Which rows: each list names the values of a column that are taken; an empty list takes all."""
+
+    arm: list[Literal["convert", "raw"]] = Field(default_factory=list)
+    source: list[str] = Field(default_factory=list)
+    domain: list[str] = Field(default_factory=list)
+    dataset: list[str] = Field(default_factory=list)
+
+    def chosen(self) -> dict[str, list[str]]:
+        """The columns that are restricted, with their values in order."""
+        return {column: sorted(values) for column, values in self if values}
+
+
+class ShardConfig(Config):
+    """Settings of one shard set."""
+
+    table: Literal["documents", "augmented_texts", "instructions", "tuning_examples"]
+    # Tokens of a row; the trainer's sequence length.
+    sequence_length: int = Field(ge=8)
+    # Hugging Face folder or sentencepiece model, below the root unless absolute.
+    tokenizer: str = "tokenizer"
+    # The set's name; without it the step's name, less a leading "shard-".
+    name: str | None = Field(None, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    filter: RowFilter = RowFilter()
+    # Tuning examples only: the synthesizer's format with a role per token, instead of natural text.
+    roles: bool = False
+    # With roles: most examples of one dataset in a few-shot sequence; the number is drawn from 1 to this.
+    shots: int = Field(1, ge=1)
+    packing: Literal["best_fit", "concatenate"] = "best_fit"
+    # Tasks, each with files of its own. About one per 128 MiB of tokens; more only pays with more cores.
+    partitions: int = Field(2, ge=1, le=100_000)
+    # Size of a file before the next is begun: large enough to read at full speed, small enough to copy again.
+    shard_bytes: int = Field(128 << 20, ge=1024)
+    seed: int = Field(0, ge=0)
+
+    @model_validator(mode="after")
+    def _fits_the_table(self) -> "ShardConfig":
+        columns = {column.name for column in TABLES[self.table].columns}
+        for column in self.filter.chosen():
+            if column not in columns:
+                raise ValueError(f"filter.{column}: {self.table} has no such column")
+        if self.roles and self.table != "tuning_examples":
+            raise ValueError(f"roles: only tuning_examples have roles, not {self.table}")
+        if self.roles and self.packing != "best_fit":
+            raise ValueError("packing: examples with roles must stay whole, so they need best_fit")
+        if self.shots > 1 and not self.roles:
+            raise ValueError("shots: only examples with roles are joined; set roles: true")
+        return self
+
+
+def shard(config: ShardConfig, job: Job) -> dict[str, float]:
+    """Make the set what the table, the tokenizer and the settings say; nothing to do where it is that already.
+
+    Raises:
+        DataError: the table has no text that the filter takes.
+        ConfigError: there is no tokenizer.
+    """
+    from udfs.tokens import load_tokenizer
+
+    tokenizer = load_tokenizer(job.lakehouse.path(config.tokenizer))
+    version = job.lakehouse.version(config.table)
+    if version < 0:
+        raise DataError(f"table {config.table} does not exist yet. Run the step that writes it first.")
+    name = config.name or job.step.removeprefix("shard-")
+    folder = job.lakehouse.path("shards", name)
+    set_fingerprint = _fingerprint(config, version, tokenizer)
+    present = _present(folder, set_fingerprint)
+    if present is not None:
+        return {**_counts(present), "unchanged": 1.0}
+
+    plan = _plan(config, job, tokenizer, folder, set_fingerprint)
+    texts = _texts(config, job, version)
+    staged = _staged(texts, plan, _row_of(config, name, set_fingerprint, version, tokenizer), job)
+    shards = [ShardInfo(**row.asDict()) for row in _shard_rows(staged).collect()]
+    if not shards:
+        shutil.rmtree(_staging(job), ignore_errors=True)
+        raise DataError(
+            f"no text of {config.table} (version {version}) was left to shard; filter: "
+            f"{config.filter.chosen() or 'none'}. See the rejects of this step, and the values in the table."
+        )
+    rejects = 0
+    for table in WRITES:
+        rows = staged.filter(f"{table} is not null").select(f"{table}.*")
+        rejects = rows.count() if table == "rejects" else rejects
+        # The fingerprint is the transaction: the same set's rows are added once, however often the step is repeated.
+        job.lakehouse.append(job.with_provenance(rows), table, f"{job.step}-{name}-{set_fingerprint}-{table}", 0)
+    manifest = Manifest.of(
+        shards,
+        name=name,
+        fingerprint=set_fingerprint,
+        sequence_length=config.sequence_length,
+        vocab_size=tokenizer.vocab_size,
+        tokenizer_hash=tokenizer.hash,
+        tokenizer=config.tokenizer,
+        pad_token_id=tokenizer.pad_id,
+        has_roles=config.roles,
+        packing=config.packing,
+        source=Source(
+            table=config.table,
+            version=version,
+            path=job.lakehouse.location(config.table),
+            filter=config.filter.chosen(),
+        ),
+        licenses=_licenses(config, job, version),
+    )
+    write_manifest(folder, manifest)
+    _remove_stale(folder, plan.generation)
+    shutil.rmtree(_staging(job), ignore_errors=True)
+    return {**_counts(manifest), "rejects": float(rejects)}
+
+
+def _fingerprint(config: ShardConfig, version: int, tokenizer: "Tokenizer") -> str:
+    """Of everything that the bytes of the files depend on."""
+    from udfs.shards.encode import template_version
+
+    settings = config.model_dump(mode="json", exclude={"tokenizer", "name"})
+    natural = config.table == "tuning_examples" and not config.roles
+    templates = template_version() if natural else None
+    return fingerprint(
+        {**settings, "version": version, "tokenizer": tokenizer.hash, "format": FORMAT, "templates": templates}
+    )
+
+
+def _present(folder: Path, set_fingerprint: str) -> Manifest | None:
+    """The manifest of the set, if it is the wanted one and its files are there."""
+    if not (folder / MANIFEST).exists():
+        return None
+    manifest = read_manifest(folder)
+    files = [(folder / entry.path, entry.bytes) for entry in manifest.shards]
+    whole = all(path.is_file() and path.stat().st_size == size for path, size in files)
+    return manifest if whole and manifest.fingerprint == set_fingerprint else None
+
+
+def _plan(config: ShardConfig, job: Job, tokenizer: "Tokenizer", folder: Path, set_fingerprint: str) -> "BuildPlan":
+    from udfs.shards.build import BuildPlan
+    from udfs.shards.encode import EncodeSettings
+
+    spec = ShardSpec(
+        sequence_length=config.sequence_length,
+        vocab_size=tokenizer.vocab_size,
+        tokenizer_hash=tokenizer.hash,
+        pad_token_id=tokenizer.pad_id,
+        bos_token_id=tokenizer.bos_id,
+        has_roles=config.roles,
+    )
+    return BuildPlan(
+        folder=str(folder),
+        generation=f"data-{set_fingerprint[:16]}",
+        tokenizer=str(job.lakehouse.path(config.tokenizer)),
+        spec=spec,
+        encoding=EncodeSettings(config.table, config.roles, config.shots, config.seed),
+        packing=config.packing,
+        rows_per_shard=max(1, config.shard_bytes // spec.row_bytes),
+    )
+
+
+def _chosen_rows(config: ShardConfig, job: Job, version: int) -> "DataFrame":
+    from pyspark.sql import functions as F
+
+    frame = job.lakehouse.read(config.table, version)
+    for column, values in config.filter.chosen().items():
+        frame = frame.filter(F.col(column).isin(values))
+    return frame
+
+
+def _texts(config: ShardConfig, job: Job, version: int) -> "DataFrame":
+    """The rows to shard: bucket, id and the columns of the text, each bucket complete and in order in one partition."""
+    from pyspark.sql import functions as F
+
+    key, columns = TEXTS[config.table]
+    identity = F.concat_ws(":", *[F.col(column).cast("string") for column in key])
+    place = F.md5(F.concat_ws(":", F.lit(str(config.seed)), F.col("id")))
+    frame = _chosen_rows(config, job, version).select(identity.alias("id"), *columns).withColumn("place", place)
+    return (
+        frame.withColumn("bucket", _bucket(F.col("place"), config.partitions))
+        .repartition(config.partitions, "bucket")
+        .sortWithinPartitions("bucket", "place", "id")
+        .select("bucket", "id", *columns)
+    )
+
+
+def _bucket(place: "Column", partitions: int) -> "Column":
+    """The first 32 bits of the hash, scaled to the number of buckets: buckets in order are the global order."""
+    from pyspark.sql import functions as F
+
+    first = F.conv(F.substring(place, 1, 8), 16, 10).cast("long")
+    return F.shiftright(first * F.lit(partitions), 32).cast("int")
+
+
+def _staging(job: Job) -> Path:
+    return job.lakehouse.step_path(job.step, "staging")
+
+
+def _row_of(
+    config: ShardConfig, name: str, set_fingerprint: str, version: int, tokenizer: "Tokenizer"
+) -> "Callable[[ShardInfo], Row]":
+    """Makes the ``token_shards`` row of a file."""
+    shared = {
+        "shard_set": name,
+        "fingerprint": set_fingerprint,
+        "source": config.table,
+        "source_version": version,
+        "tokenizer_hash": tokenizer.hash,
+        "sequence_length": config.sequence_length,
+    }
+    return lambda info: {**vars(info), **shared}
+
+
+def _staged(texts: "DataFrame", plan: "BuildPlan", row_of: "Callable[[ShardInfo], Row]", job: Job) -> "DataFrame":
+    """What the tasks reported: written once to a folder, kept until every table and the manifest have it."""
+    from udfs.shards.build import build
+
+    def run(rows: "Iterator[Row]") -> "Iterator[tuple[str, Row]]":
+        for result in build(rows, plan):
+            yield ("token_shards", row_of(result)) if isinstance(result, ShardInfo) else ("rejects", result)
+
+    folder = _staging(job) / plan.generation
+    schema = outcome_schema(*WRITES)
+    if (folder / "_SUCCESS").exists():
+        staged = job.spark.read.schema(schema).parquet(str(folder))
+        files = [Path(plan.folder, row["path"]) for row in _shard_rows(staged).select("path").collect()]
+        if all(file.is_file() for file in files):
+            return staged
+    map_rows(texts, run, *WRITES).write.mode("overwrite").parquet(str(folder))
+    return job.spark.read.schema(schema).parquet(str(folder))
+
+
+def _shard_rows(staged: "DataFrame") -> "DataFrame":
+    names = ("path", "sha256", "bytes", "rows", "tokens", "documents")
+    return staged.filter("token_shards is not null").select(*[f"token_shards.{name}" for name in names])
+
+
+def _licenses(config: ShardConfig, job: Job, version: int) -> list[str]:
+    """Licences of the rows; those of augmented texts are those of the sources they were made from."""
+    frame = _chosen_rows(config, job, version)
+    if config.table == "augmented_texts":
+        frame = job.lakehouse.read("documents").join(frame.select("source").distinct(), "source", "left_semi")
+    found: list[Any] = [row[0] for row in frame.select("license").distinct().collect()]
+    return sorted(value or "unknown" for value in found)
+
+
+def _remove_stale(folder: Path, generation: str) -> None:
+    """Remove what the manifest just written does not name: files of an earlier fingerprint or of a killed attempt."""
+    for entry in folder.iterdir():
+        if entry.is_dir() and entry.name != generation:
+            shutil.rmtree(entry, ignore_errors=True)
+    for file in (folder / generation).glob(".*.tmp"):
+        file.unlink(missing_ok=True)
+
+
+def _counts(manifest: Manifest) -> dict[str, float]:
+    room = manifest.rows * manifest.sequence_length
+    return {
+        "shards": float(len(manifest.shards)),
+        "rows": float(manifest.rows),
+        "tokens": float(manifest.tokens),
+        "documents": float(manifest.documents),
+        "padding": 1 - manifest.tokens / room,
+    }
+
+
+VERB = Verb(name="shard", config=ShardConfig, run=shard, reads=tuple(TEXTS), writes=WRITES)
+
+if __name__ == "__main__":
+    from jobs.cli import main
+
+    raise SystemExit(main(["shard", *sys.argv[1:]]))
