@@ -23,9 +23,9 @@ class AugmentConfig(RenderSettings):
     """Settings of the rendering, and how much of it."""
 
     # Renderings of the same pairs; each view draws its own templates. Raw texts are written once.
-    views: int = Field(1, ge=1)
+    views: int = Field(default=1, ge=1)
     # Files of `syntheses` per micro-batch; None takes all there are.
-    files_per_batch: int | None = Field(None, ge=1)
+    files_per_batch: int | None = Field(default=None, ge=1)
 
 
 def augment(batch: "DataFrame", config: AugmentConfig, job: Job) -> "DataFrame":

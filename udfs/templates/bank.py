@@ -150,6 +150,10 @@ def read_bank(folder: Path) -> Bank:
     tree = {path.stem: _read(path) for path in sorted(folder.glob("*.yaml"))}
     files = build(BankFiles, tree, f"template bank {folder.name}")
     classic, dialogue, numbered = files.classic, files.dialogue, files.numbered
+    if all(style.labels == "digit" for style in files.options.styles.values()):
+        raise ConfigError(
+            "options/styles needs a style without digits: numbered questions cannot do with numbered options."
+        )
     speakers = ("asker", "replier")
     return Bank(
         language=folder.name,

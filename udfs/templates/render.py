@@ -35,32 +35,32 @@ class _Weights(Config):
 class ModeWeights(_Weights):
     """Relative weights of the modes where every text has at least two pairs; defaults as published."""
 
-    classic: float = Field(80, ge=0)
-    dialogue: float = Field(5, ge=0)
-    numbered: float = Field(5, ge=0)
-    inline: float = Field(5, ge=0)
-    next_turn: float = Field(5, ge=0)
+    classic: float = Field(default=80, ge=0)
+    dialogue: float = Field(default=5, ge=0)
+    numbered: float = Field(default=5, ge=0)
+    inline: float = Field(default=5, ge=0)
+    next_turn: float = Field(default=5, ge=0)
 
 
 class SinglePairWeights(_Weights):
     """Relative weights where a text has one pair only: the other modes need two; defaults as published."""
 
-    classic: float = Field(95, ge=0)
-    dialogue: float = Field(5, ge=0)
+    classic: float = Field(default=95, ge=0)
+    dialogue: float = Field(default=5, ge=0)
 
 
 class RenderSettings(Config):
     """What a rendering depends on besides the chain and the bank."""
 
-    seed: int = Field(0, ge=0, lt=1 << 63)
+    seed: int = Field(default=0, ge=0, lt=1 << 63)
     weights: ModeWeights = ModeWeights()
     single_pair_weights: SinglePairWeights = SinglePairWeights()
     # Share of texts with the pairs before the text. A draw of its own; only the classic mode can be inverted, so the
     # share of all texts is this times the share of classic ones.
-    inversion: float = Field(0.05, ge=0, le=1)
+    inversion: float = Field(default=0.05, ge=0, le=1)
     # Half of the published lead-ins before a text are the text alone, and half of those before its pairs are empty.
-    plain_reading: float = Field(0.5, ge=0, le=1)
-    plain_comprehension: float = Field(0.5, ge=0, le=1)
+    plain_reading: float = Field(default=0.5, ge=0, le=1)
+    plain_comprehension: float = Field(default=0.5, ge=0, le=1)
 
 
 @dataclass(frozen=True)

@@ -58,10 +58,12 @@ class Template:
         check_literal(name, "\0".join(pieces[0::2]))
         parts: list[tuple[str, str, str]] = []
         literal = pieces[0]
-        for slot, following in zip(slots, pieces[2::2], strict=True):
+        for place, (slot, following) in enumerate(zip(slots, pieces[2::2], strict=True), 1):
             stop = following[0] if following and following[0] in STOPS else ""
             following = following[len(stop) :]
-            if slot not in OWN_SLOTS and not (_open(literal[-1:]) and _open(following[:1])):
+            open_before = literal[-1:].isspace() or (not literal and place == 1)
+            open_behind = following[:1].isspace() or (not following and place == len(slots))
+            if slot not in OWN_SLOTS and not (open_before and open_behind):
                 raise ConfigError(
                     f"{name}: white space or the edge must stand before {{{slot}}}, and white space, the edge or one "
                     f"punctuation mark behind it: {source!r}."
@@ -95,7 +97,3 @@ def check_literal(name: str, text: str) -> str:
     if _DOUBLED.search(text):
         raise ConfigError(f"{name}: doubled punctuation: {text!r}.")
     return text
-
-
-def _open(character: str) -> bool:
-    return not character or character.isspace()

@@ -1,0 +1,85 @@
+"""``augment`` on a real session: chains that arrive in pieces, chains with gaps, and chains that cannot be rendered."""
+
+from collections.abc import Iterable
+
+import pytest
+
+from jobs.lakehouse.tables import ENGINE, PROVENANCE, SYNTHESES
+from tests.udfs.templates.chains import lost, mixed_pairs, row
+from udfs.templates.bank import load_bank
+from udfs.templates.render import RenderSettings, render_chain
+
+
+def _synthesis(entry: dict, length: int) -> dict:
+    pairs = [{**pair, "format": "free_form"} for pair in entry["pairs"] or ()]
+    return {
+        **entry,
+        "chain_length": length,
+        "carried": [],
+        "status": "ok" if pairs else "no_pairs",
+        "finish_reason": "stop",
+        "n_prompt_tokens": 10,
+        "n_cached_tokens": 0,
+        "n_completion_tokens": 5,
+        "pairs": pairs,
+        "rejected_pairs": [],
+        "engine": dict.fromkeys(ENGINE.fieldNames()),
+        "completion": "",
+    }
+
+
+@pytest.fixture
+def add(spark, lakehouse):
+    """``add(rows, version, files)``: one commit to ``syntheses``, spread over so many files."""
+    from pyspark.sql import functions as F
+
+    def append(rows: Iterable[dict], version: int, files: int = 1) -> None:
+        frame = spark.createDataFrame(list(rows), SYNTHESES.schema)
+        for column in PROVENANCE:
+            value = F.current_timestamp() if column.name == "written_at" else F.lit("test")
+            frame = frame.withColumn(column.name, value)
+        lakehouse.append(frame.repartition(files, "round"), "syntheses", "test", version)
+
+    return append
+
+
+def chain(name: str, *pairs: list[dict]) -> list[dict]:
+    return [_synthesis(row(i, each, chain=name), len(pairs)) for i, each in enumerate(pairs)]
+
+
+def test_chains_become_texts_once(lakehouse, run_verb, add) -> None:
+    pairs = mixed_pairs()
+    whole = chain("whole", pairs, pairs, [])
+    none = chain("none", [], [])
+    short = chain("short", pairs, pairs, pairs)[:2]  # the document of its last round was rejected
+    bad = chain("bad", [{"instruction": "", "response": "yes"}])
+    # One file per round and one file per micro-batch: a chain arrives in three of them.
+    add([*whole, *none, *short, *bad], version=0, files=3)
+    settings = {"files_per_batch": 1, "views": 2, "seed": 5}
+    counts = run_verb("augment", settings)
+    assert counts["augmented_texts"] == 2 + 1 + 2 + 2
+    assert counts["rejects/invalid_chain"] == 1
+
+    later = chain("later", pairs)
+    add(later, version=1)
+    assert run_verb("augment", settings)["augmented_texts"] == 2
+    assert "augmented_texts" not in run_verb("augment", settings)
+
+    rows = lakehouse.read("augmented_texts").collect()
+    bank, rendering = load_bank(), RenderSettings(seed=5)
+    expected = {
+        text.text_id: text
+        for rows_of in (whole, none, short, later)
+        for view in range(2)
+        for text in render_chain(rows_of, rendering, bank, view)
+    }
+    assert {entry["text_id"] for entry in rows} == set(expected)
+    assert len(rows) == len(expected) == 9
+    for entry in rows:
+        assert entry["text"] == expected[entry["text_id"]].text
+        assert entry["template_ids"] == expected[entry["text_id"]].template_ids
+    for entry in rows:
+        if entry["chain_id"] == "short":
+            assert lost(entry["text"], short) == []
+    reject = lakehouse.read("rejects").collect()[0]
+    assert (reject["stage"], reject["record_id"], reject["reason"]) == ("augment", "bad", "invalid_chain")

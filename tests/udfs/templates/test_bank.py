@@ -1,0 +1,94 @@
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from udfs.errors import ConfigError
+from udfs.synthesis.formats import PairFormat
+from udfs.templates.bank import BANKS, load_bank, read_bank
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return Path(shutil.copytree(BANKS / "en", tmp_path / "en"))
+
+
+def change(path: Path, old: str, new: str) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert old in text
+    path.write_text(text.replace(old, new, 1), encoding="utf-8")
+
+
+def test_the_bank_has_variety() -> None:
+    bank = load_bank("en")
+    assert bank.language == "en"
+    assert all(len(bank.patterns[kind]) >= 12 for kind in PairFormat)
+    assert len(bank.reading) >= 20
+    assert len(bank.comprehension) >= 15
+    assert len(bank.option_styles) >= 10
+    assert len(bank.speakers) >= 6
+    assert min(len(bank.numbered_frames), len(bank.inline), len(bank.next_turn)) >= 5
+
+
+def test_an_unknown_language_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(ConfigError, match="'xx'.*en"):
+        load_bank("xx")
+
+
+def test_the_version_follows_the_content_and_not_the_order(folder: Path) -> None:
+    before = read_bank(folder)
+    path = folder / "free_form.yaml"
+    tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    path.write_text(yaml.safe_dump(dict(reversed(tree.items())), sort_keys=False), encoding="utf-8")
+    moved = read_bank(folder)
+    assert moved.version == before.version
+    assert [pattern.id for pattern in moved.patterns[PairFormat.FREE_FORM]] == [
+        pattern.id for pattern in before.patterns[PairFormat.FREE_FORM]
+    ]
+    change(path, "Problem: ", "Puzzle: ")
+    assert read_bank(folder).version != before.version
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "message"),
+    [
+        ("free_form.yaml", "reply: '{answer}'", "reply: 'so'", "{answer} must occur exactly once"),
+        ("free_form.yaml", "joint: ' -> '", "joint: '->'", "white space must stand at both ends"),
+        ("free_form.yaml", "ask_prefix: 'Q: '", "ask_prefix: 'Q:'", "a prefix must end in white space"),
+        ("free_form.yaml", "bare-line:", "bare-space:", "occurs twice"),
+        ("free_form.yaml", "joint: ' '", "joint: '\\n'", "says the same"),
+        ("free_form.yaml", "bare-line:", "Bare Line:", "Bare Line"),
+        ("free_form.yaml", "bare-line:", "bare-line: [", "not valid YAML"),
+        ("free_form.yaml", "reply: '{answer}'", "replies: '{answer}'", "question-answer.reply: required"),
+        ("chain_of_thought.yaml", "{reasoning}", "reasoning", "{reasoning} must occur exactly once"),
+        ("multiple_choice.yaml", "\\n{options}", "", "{options} must occur exactly once"),
+        (
+            "options.yaml",
+            'item: "- {option}", answer: "{option}"',
+            'item: "- {option}", answer: "that"',
+            "answer must have",
+        ),
+        (
+            "options.yaml",
+            'item: "- {option}", answer: "{option}"',
+            'item: "- {option}", answer: "{label}"',
+            "answer must have",
+        ),
+        ("classic.yaml", "Read this text.", "Read this text..", "doubled punctuation"),
+        ("dialogue.yaml", "asker: User", "asker: 'User:'", "must end in a letter or digit"),
+        ("dialogue.yaml", "asker: A,", "asker: B,", "both speakers"),
+        ("classic.yaml", "\ncomprehension:", "\ncomprehensions:", "comprehension"),
+    ],
+)
+def test_a_damaged_bank_is_refused(folder: Path, file: str, old: str, new: str, message: str) -> None:
+    change(folder / file, *(text.replace("'", '"') for text in (old, new)))
+    with pytest.raises(ConfigError) as raised:
+        read_bank(folder)
+    assert message in str(raised.value)
+
+
+def test_a_missing_file_is_named(folder: Path) -> None:
+    (folder / "inline.yaml").unlink()
+    with pytest.raises(ConfigError, match="inline: required"):
+        read_bank(folder)

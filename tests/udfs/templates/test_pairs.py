@@ -1,0 +1,103 @@
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+
+from tests.udfs.templates.chains import pair
+from udfs.synthesis.formats import PairFormat, decompose
+from udfs.templates.bank import load_bank
+from udfs.templates.draws import Draws
+from udfs.templates.pairs import PairWriter, label, presentable
+from udfs.templates.segments import STOPS
+
+OPTIONS = ["Paris", "Oslo", "Rome", "Lima"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "labels"),
+    [
+        ("none", ["", "", ""]),
+        ("lower", ["a", "b", "c"]),
+        ("upper", ["A", "B", "C"]),
+        ("digit", ["1", "2", "3"]),
+        ("roman", ["i", "ii", "iii"]),
+    ],
+)
+def test_labels(kind: str, labels: list[str]) -> None:
+    assert [label(kind, i) for i in range(3)] == labels
+
+
+def test_labels_do_not_end() -> None:
+    assert [label("lower", i) for i in (25, 26, 27, 702)] == ["z", "aa", "ab", "aaa"]
+    assert [label("roman", i) for i in (3, 8, 13, 48, 98)] == ["iv", "ix", "xiv", "xlix", "xcix"]
+    for kind in ("lower", "upper", "digit", "roman"):
+        assert len({label(kind, i) for i in range(300)}) == 300
+
+
+def test_the_gold_option_is_uniformly_placed_for_each_pair_of_a_text() -> None:
+    """Options shuffled by a hash of the pair: the first pair of a text is no exception."""
+    bank = load_bank()
+    for number in range(2):
+        found: Counter[int] = Counter()
+        for seed in range(4_000):
+            writer = PairWriter(bank, Draws("chain", seed), "classic")
+            turns = [writer.write("doc:0", pair(f"Question {i}?", "Paris", OPTIONS)) for i in range(number + 1)]
+            ask = turns[number].ask
+            found[sorted(OPTIONS, key=ask.index).index("Paris")] += 1
+        assert sum((found[i] - 1_000) ** 2 / 1_000 for i in range(4)) < 16.3  # 3 degrees of freedom, p = 0.001
+
+
+def test_the_answer_points_at_the_right_option() -> None:
+    bank = load_bank()
+    seen = set()
+    for seed in range(400):
+        draws = Draws("chain", seed)
+        turn = PairWriter(bank, draws, "classic").write("doc:0", pair("Where?", "Paris", OPTIONS))
+        style = next(style for style in bank.option_styles if style.id in draws.used)
+        position = sorted(OPTIONS, key=turn.ask.index).index("Paris")
+        answer = style.answer.fill({"label": label(style.labels, position), "option": "Paris"})
+        assert answer in turn.reply
+        assert style.item.fill({"label": label(style.labels, position), "option": "Paris"}) in turn.ask
+        seen.add(style.id)
+    assert len(seen) == len(bank.option_styles)
+
+
+def test_numbered_questions_have_no_numbered_options() -> None:
+    bank = load_bank()
+    for seed in range(300):
+        draws = Draws("chain", seed)
+        PairWriter(bank, draws, "numbered").write("doc:0", pair("Where?", "Paris", OPTIONS))
+        assert not any("/digit" in name for name in draws.used)
+
+
+def test_options_with_punctuation_keep_lines_of_their_own() -> None:
+    bank = load_bank()
+    rows = tuple(style for style in bank.option_styles if style.joint[0] in STOPS)
+    assert rows
+    bank = replace(bank, option_styles=rows)
+    for options, in_lines in ((["It rained.", "It snowed.", "It hailed"], True), (["rain", "snow", "hail"], False)):
+        for seed in range(50):
+            turn = PairWriter(bank, Draws("chain", seed), "classic").write("doc:0", pair("What?", options[0], options))
+            places = sorted(turn.ask.index(option) for option in options)
+            assert ("\n" in turn.ask[places[0] : places[1]]) == in_lines
+
+
+def test_an_answer_that_is_no_option_keeps_the_options_in_the_question() -> None:
+    given = pair("Where?", "Bern", OPTIONS)
+    kind, parts = presentable(**given)
+    assert (kind, parts.options, parts.final) == (PairFormat.FREE_FORM, None, "Bern")
+    assert parts.question == given["instruction"]
+    kind, parts = presentable(**pair("Where?", "Bern", OPTIONS, "It is not listed."))
+    assert (kind, parts.reasoning, parts.final) == (PairFormat.CHAIN_OF_THOUGHT, "It is not listed.", "Bern")
+    assert all(option in parts.question for option in OPTIONS)
+
+
+def test_a_pair_with_an_empty_part_stays_whole() -> None:
+    for given in (
+        {"instruction": "\nOptions:\n- a\n- b", "response": "a"},
+        {"instruction": "Why?\nLet's think step by step.", "response": "So it is.\nTherefore, the answer is "},
+    ):
+        assert decompose(**given).question == "" or not decompose(**given).final
+        kind, parts = presentable(**given)
+        assert kind is PairFormat.FREE_FORM
+        assert (parts.question, parts.final) == (given["instruction"], given["response"])
