@@ -32,7 +32,7 @@ def test_the_bank_has_variety() -> None:
 
 
 def test_an_unknown_language_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(ConfigError, match="'xx'.*en"):
+    with pytest.raises(ConfigError, match=r"'xx'.*en"):
         load_bank("xx")
 
 
