@@ -1,6 +1,8 @@
 """Held-out questions put to a model: likelihood over the options, and free generation beside it.
 
-``python -m trainer.evaluation --model DIR --questions FILE.jsonl --output FILE.json [--name NAME]``
+``python -m trainer.evaluation --model DIR --questions FILE.jsonl --output FILE.json [--name NAME]``; ``--model``,
+``--output`` and ``--name`` may be repeated, and the models are then scored one after another in one process: importing
+the harness takes longer than a small model takes for its questions.
 
 Both are tasks of the public harness (lm-evaluation-harness, used as a library), built from a local file, so that a
 score means what it means elsewhere and nothing is downloaded:
@@ -127,8 +129,8 @@ def evaluate_model(model: Path, questions: Sequence[dict[str, Any]], device: str
         device: torch device; None takes the GPU where there is one. The CPU computes in float32.
 
     Returns:
-        ``metrics`` (name -> value, low, high, n; Wilson intervals) and ``items``: per question its id, gold index, chosen
-        index, log-likelihood of every option (nats, summed over its tokens), generated text and the three scores.
+        ``metrics`` (name -> value, low, high, n; Wilson intervals) and ``items``: per question its id, gold index,
+        chosen index, log-likelihood of every option (nats, summed over its tokens), generated text, the three scores.
 
     Raises:
         EnvironmentProblem: the folder holds no model, or the harness cannot be imported.
@@ -186,36 +188,45 @@ def _item(question: dict[str, Any], choice: dict[str, Any], generation: dict[str
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Command line; writes the output file last and whole. Exit code 1 with one message on an error of ours."""
+    """Command line; each output file is written whole. Exit code 1 with one message on an error of ours."""
     parser = argparse.ArgumentParser(
-        prog="python -m trainer.evaluation", description="Scores a model on held-out questions."
+        prog="python -m trainer.evaluation", description="Scores models on held-out questions."
     )
-    parser.add_argument("--model", type=Path, required=True, help="folder of the model")
+    parser.add_argument("--model", type=Path, required=True, action="append", help="folder of the model")
+    parser.add_argument("--output", type=Path, required=True, action="append", help="JSON file to write")
+    parser.add_argument("--name", action="append", help="name of the model; its folder's name if not given")
     parser.add_argument("--questions", type=Path, required=True, help="JSON-lines file of questions")
-    parser.add_argument("--output", type=Path, required=True, help="JSON file to write")
-    parser.add_argument("--name", help="name of the model in the output; the folder's name if not given")
     parser.add_argument("--device", help="torch device; the GPU where there is one if not given")
     given = parser.parse_args(arguments)
-    started = time.monotonic()
+    names = given.name or [model.name for model in given.model]
+    if not len(given.model) == len(given.output) == len(names):
+        parser.error("give one --output for every --model, and a --name for each or for none")
     try:
-        scores = evaluate_model(given.model, read_questions(given.questions), given.device)
+        questions = read_questions(given.questions)
+        for name, model, output in zip(names, given.model, given.output, strict=True):
+            started = time.monotonic()
+            scores = evaluate_model(model, questions, given.device)
+            header = {
+                "format": 1,
+                "name": name,
+                "model": str(model),
+                "questions": str(given.questions),
+                "seconds": round(time.monotonic() - started, 2),
+            }
+            _write(output, header | scores)
+            summary = ", ".join(f"{metric} {score['value']:.3f}" for metric, score in scores["metrics"].items())
+            print(f"{name}: {summary} on {len(questions)} questions in {header['seconds']} s", flush=True)
     except InstructionPretrainingError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    header = {
-        "format": 1,
-        "name": given.name or given.model.name,
-        "model": str(given.model),
-        "questions": str(given.questions),
-        "seconds": round(time.monotonic() - started, 2),
-    }
-    given.output.parent.mkdir(parents=True, exist_ok=True)
-    temporary = given.output.with_suffix(".tmp")
-    temporary.write_text(json.dumps(header | scores, ensure_ascii=False, indent=1), encoding="utf-8")
-    temporary.replace(given.output)
-    summary = ", ".join(f"{metric} {score['value']:.3f}" for metric, score in scores["metrics"].items())
-    print(f"{header['name']}: {summary} on {len(scores['items'])} questions in {header['seconds']} s")
     return 0
+
+
+def _write(path: Path, content: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(content, ensure_ascii=False, indent=1), encoding="utf-8")
+    temporary.replace(path)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests.tiny_model import write_tiny_model
 from trainer import evaluation
 from udfs.errors import DataError, EnvironmentProblem
 
@@ -31,39 +32,8 @@ def questions() -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory, questions: list[dict[str, Any]]) -> Path:
-    """A model of random weights, with a tokenizer that adds no BOS by itself, as a folder."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import MistralConfig, MistralForCausalLM, PreTrainedTokenizerFast
-
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    specials = ["<unk>", "<s>", "</s>"]
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    texts = [question["prompt"] + " " + question["answer"] for question in questions]
-    trainer = trainers.BpeTrainer(
-        vocab_size=400, special_tokens=specials, initial_alphabet=alphabet, show_progress=False
-    )
-    tokenizer.train_from_iterator(texts, trainer)
-    folder = tmp_path_factory.mktemp("model")
-    PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", unk_token="<unk>"
-    ).save_pretrained(folder)
-    torch.manual_seed(0)
-    config = MistralConfig(
-        vocab_size=400,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        max_position_embeddings=128,
-        initializer_range=0.5,  # far from uniform, so that options differ clearly
-        bos_token_id=1,
-        eos_token_id=2,
-    )
-    MistralForCausalLM(config).save_pretrained(folder)
-    return folder
+    texts = [f"{question['prompt']} {question['answer']}" for question in questions]
+    return write_tiny_model(tmp_path_factory.mktemp("model"), texts)
 
 
 def _option_log_likelihood(model: Any, tokenizer: Any, prompt: str, option: str) -> float:
@@ -115,20 +85,29 @@ def test_exact_match_forgives_case_and_punctuation_alone() -> None:
     assert evaluation._exact_match(question, ["Old Tarn in Veld"]) == {"exact_match": 0.0}
 
 
-def test_command_writes_one_file(
+def test_command_writes_a_file_for_each_model(
     model: Path, questions: list[dict[str, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "questions.jsonl"
     path.write_text("\n".join(json.dumps(question) for question in questions[:4]), encoding="utf-8")
-    output = tmp_path / "scores" / "tiny.json"
-    command = ["--model", str(model), "--questions", str(path), "--output", str(output), "--name", "tiny"]
-    assert evaluation.main([*command, "--device", "cpu"]) == 0
-    written = json.loads(output.read_text(encoding="utf-8"))
-    assert written["name"] == "tiny"
-    assert [item["question_id"] for item in written["items"]] == ["q0", "q1", "q2", "q3"]
-    assert set(written["metrics"]) == set(evaluation.METRICS)
-    assert [entry.name for entry in output.parent.iterdir()] == ["tiny.json"]
-    assert "on 4 questions" in capsys.readouterr().out
+    folder = tmp_path / "scores"
+    command = ["--questions", str(path), "--device", "cpu"]
+    for name in ("one", "two"):
+        command += ["--model", str(model), "--output", str(folder / f"{name}.json"), "--name", name]
+    assert evaluation.main(command) == 0
+    one, two = (json.loads((folder / f"{name}.json").read_text(encoding="utf-8")) for name in ("one", "two"))
+    assert (one["name"], two["name"]) == ("one", "two")
+    assert [item["question_id"] for item in one["items"]] == ["q0", "q1", "q2", "q3"]
+    assert set(one["metrics"]) == set(evaluation.METRICS)
+    assert one["items"] == two["items"]
+    assert sorted(entry.name for entry in folder.iterdir()) == ["one.json", "two.json"]
+    assert "two: acc" in capsys.readouterr().out
+
+
+def test_every_model_needs_an_output(tmp_path: Path) -> None:
+    arguments = ["--model", str(tmp_path), "--model", str(tmp_path), "--output", "a", "--questions", "q"]
+    with pytest.raises(SystemExit, match="2"):
+        evaluation.main(arguments)
 
 
 def test_command_says_what_is_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
