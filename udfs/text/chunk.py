@@ -46,6 +46,9 @@ def chunk(text: str, limit: int, count: Count) -> Iterator[tuple[str, int]]:
         if start >= end:
             return
         fits = _longest(text, start, end, limit, rate, count)
+        if 0 < end - fits < (fits - start) // 2:
+            # Little is left behind this chunk: cut earlier, so that the last one is no mere scrap of text.
+            fits = start + (end - start) * 2 // 3
         while True:
             cut = end if fits == end else _boundary(text, start, fits)
             piece = text[start:cut].rstrip()

@@ -6,10 +6,10 @@ file's own fault (a store that does not answer, a full disk) is left to Spark's 
 """
 
 import errno
-import gzip
 import io
 import re
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
@@ -20,7 +20,8 @@ from udfs.errors import EnvironmentProblem
 COMPRESSIONS = (".gz", ".zst")
 
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]+):(/.*)$")
-_CHUNK = 1 << 14
+_INPUT = 1 << 12  # compressed bytes taken at a time: little, for a fault costs what was taken with it
+_BUFFER = 1 << 16
 _LOST_FOR_GOOD = (None, errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENAMETOOLONG)
 
 
@@ -99,9 +100,12 @@ def open_bytes(uri: str) -> IO[bytes]:
     raw = open_raw(uri)
     name = uri.lower()
     if name.endswith(".gz"):
-        return _Owner(gzip.GzipFile(fileobj=raw), raw)
+        # 16 + 15: with a gzip header, whatever its window.
+        return io.BufferedReader(_Frames(raw, lambda: zlib.decompressobj(31)), _BUFFER)
     if name.endswith(".zst"):
-        return _Owner(_ZstdStream(raw), raw)
+        # Dumps packed with `--long=31` need the largest window there is; the memory is only taken when used.
+        context = zstandard.ZstdDecompressor(max_window_size=1 << 31)
+        return io.BufferedReader(_Frames(raw, context.decompressobj), _BUFFER)
     return raw
 
 
@@ -121,28 +125,20 @@ def is_damage(error: BaseException) -> bool:
     return not isinstance(error, OSError) or error.errno in _LOST_FOR_GOOD
 
 
-class _Owner(io.BufferedReader):
-    """A buffered decompressing reader that closes the file below it as well (``GzipFile`` leaves it open)."""
+class _Frames(io.RawIOBase):
+    """Decompresses frames (members, in gzip's words) one after another; the last one cut short is an ``EOFError``.
 
-    def __init__(self, stream: Any, raw: IO[bytes]) -> None:
-        super().__init__(stream, buffer_size=1 << 16)
-        self._below = raw
+    ``zstandard.stream_reader`` ends quietly there, so that a damaged file would pass for a short one; and here all that
+    could be decompressed before a fault is handed on.
 
-    def close(self) -> None:
-        super().close()
-        self._below.close()
-
-
-class _ZstdStream(io.RawIOBase):
-    """Decompresses zstd frames one after another, and raises ``EOFError`` where the last one is cut short.
-
-    ``zstandard.stream_reader`` ends quietly on a truncated frame, so that a damaged file would pass for a short one.
+    Args:
+        raw: the compressed file, closed together with this.
+        decompressor: makes a decompressor of one frame with ``decompress``, ``eof`` and ``unused_data``.
     """
 
-    def __init__(self, raw: IO[bytes]) -> None:
+    def __init__(self, raw: IO[bytes], decompressor: Callable[[], Any]) -> None:
         self._raw = raw
-        # Dumps packed with `--long=31` need the largest window there is; the memory is only taken when used.
-        self._context = zstandard.ZstdDecompressor(max_window_size=1 << 31)
+        self._decompressor = decompressor
         self._frame: Any = None
         self._input = b""
         self._output = memoryview(b"")
@@ -152,20 +148,26 @@ class _ZstdStream(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         while not self._output:
+            self._output = memoryview(b"")  # an empty slice would keep what it was cut from
+            if self._frame is None:
+                self._input = self._input.lstrip(b"\0")  # padding of tapes and archives between frames
             if not self._input:
-                self._input = self._raw.read(_CHUNK)
+                self._input = self._raw.read(_INPUT)
                 if not self._input:
                     if self._frame is None:
                         return 0
-                    raise EOFError("the zstd data end in the middle of a frame")
+                    raise EOFError("the compressed data end in the middle of a frame")
+                continue
             if self._frame is None:
-                self._frame = self._context.decompressobj()
+                self._frame = self._decompressor()
             self._output = memoryview(self._frame.decompress(self._input))
             self._input = b""
             if self._frame.eof:
-                self._input = self._frame.unused_data
-                self._frame = None
+                self._input, self._frame = self._frame.unused_data, None
         size = min(len(buffer), len(self._output))
-        buffer[:size] = self._output[:size]
-        self._output = self._output[size:]
+        buffer[:size], self._output = self._output[:size], self._output[size:]
         return size
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()

@@ -58,7 +58,7 @@ class FileSource(Config):
         if self.name is not None:
             return self.name
         folders = plain_path(uri).split("/")[:-1]
-        if len(folders) > 1 and folders[-1] == "shard":
+        if folders[-1] == "shard" and folders[-2]:
             folders.pop()
         return folders[-1] or "root"
 

@@ -72,7 +72,9 @@ def test_paragraphs_stay_whole_where_they_fit():
 
 
 def test_long_paragraph_is_cut_after_sentences_and_not_after_abbreviations():
-    text = "It was late when Dr. Smith arrived at No. 5 with J. Brown. Nobody was there, i.e. the house was empty! " * 10
+    text = (
+        "It was late when Dr. Smith arrived at No. 5 with J. Brown. Nobody was there, i.e. the house was empty! " * 10
+    )
     for piece in _check(text.strip(), 60):
         assert piece.endswith(("Brown.", "empty!"))
 
@@ -86,6 +88,13 @@ def test_long_sentence_is_cut_between_words():
 def test_small_heading_stays_with_the_long_paragraph_behind_it():
     text = "Abstract\n\n" + "This sentence belongs to a very long paragraph. " * 40
     assert len(_check(text.strip(), 100)[0]) > 100
+
+
+def test_last_chunk_is_no_scrap():
+    text = "Some words make up a sentence of it. " * 11
+    limit = _count(text.strip()) - 5
+    (_, first), (_, last) = _chunks(text.strip(), limit)
+    assert first > limit // 3 and last > limit // 3
 
 
 def test_chunks_are_well_filled_and_few_encodings_are_needed():

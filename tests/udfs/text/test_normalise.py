@@ -28,7 +28,9 @@ def test_known_forms(text, expected):
     assert normalise(text) == expected
 
 
-_MESSY = st.text(st.sampled_from("ab\u0301e \t\n\r\x00\x0b\x0c\x85\xa0\u2028\u2029\u200b\u3000\ufeff가\u1100\u1161\u11a8."))
+_MESSY = st.text(
+    st.sampled_from("ab\u0301e \t\n\r\x00\x0b\x0c\x85\xa0\u2028\u2029\u200b\u3000\ufeff가\u1100\u1161\u11a8.")
+)
 
 
 @given(st.one_of(_MESSY, st.text(st.characters(exclude_categories=["Cs"]))))

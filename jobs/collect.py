@@ -1,0 +1,61 @@
+"""``collect``: streams question-answering sets into ``tuning_examples`` and general instructions into ``instructions``.
+
+Question-answering sets hold records ``{"context", "QA_list": [{"Q", "A"}, ...]}``, in the Hub's layout
+(``<dataset>/shard/*.jsonl``) or any file format ``ingest`` reads, or are published sets that are recast on the way.
+General instructions hold ``{"question", "response"}``; a system prompt beside them is dropped.
+"""
+
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+
+from jobs.lakehouse.files import located, stream_files
+from jobs.lakehouse.rows import map_rows, without_duplicates
+from jobs.lakehouse.stage import Job, Stage, Verb
+from udfs.config import Config
+from udfs.text.sources import TuningSource
+from udfs.text.tuning import STAGE, tuning_rows
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+
+_TABLES = ("tuning_examples", "instructions")
+
+
+class CollectConfig(Config):
+    """Settings of ``collect``."""
+
+    sources: tuple[TuningSource, ...] = Field(min_length=1)
+    # Bounds what a micro-batch stages and what a crash costs; each micro-batch has some seconds of overhead.
+    files_per_batch: int = Field(default=256, ge=1)
+
+
+def _source(config: CollectConfig, job: Job) -> "DataFrame":
+    return stream_files(located(config.sources, job), config.files_per_batch, job)
+
+
+def _transform(files: "DataFrame", config: CollectConfig, job: Job) -> "DataFrame":
+    sources = located(config.sources, job)
+
+    def read(rows: Iterator[dict[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:
+        for row in rows:
+            yield from tuning_rows(row["path"], sources)
+
+    outcome = map_rows(files, read, *_TABLES, "rejects")
+    for table, key in zip(_TABLES, ("example_id", "instruction_id"), strict=True):
+        outcome = without_duplicates(outcome, table, key, job.lakehouse.read(table), STAGE)
+    return outcome
+
+
+VERB = Verb(
+    name="collect",
+    config=CollectConfig,
+    stage=Stage(source=_source, writes=(*_TABLES, "rejects"), transform=_transform, reads=_TABLES),
+)
+
+if __name__ == "__main__":
+    from jobs.cli import main
+
+    raise SystemExit(main(["collect", *sys.argv[1:]]))

@@ -1,0 +1,96 @@
+"""Files as a stream: one streaming frame of file names over all the folders a step reads.
+
+All sources of a step are one file source, named by one path pattern (``{/data/a,/data/b}``), rather than a union
+of one stream per source: a checkpoint fixes the number of streams in it, so with a union a step could never be given
+another source, and the limit of files per micro-batch would count for each source apart. Which source a file belongs
+to is told by its path (``udfs.text.sources``). Only names, sizes and times travel; executors open the files.
+"""
+
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, TypeVar
+
+from udfs.errors import ConfigError
+from udfs.text.files import exists, plain_path
+from udfs.text.sources import FileSource
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+
+    from jobs.lakehouse.stage import Job
+
+SourceT = TypeVar("SourceT", bound=FileSource)
+
+_ROOT = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]+:(?://[^/]*)?)?(.*)$")
+_PATTERN = re.compile(r"([\\{}\[\]*?,])")
+
+
+def located(sources: Sequence[SourceT], job: "Job") -> list[SourceT]:
+    """The sources with their paths made absolute: a relative path is below the lakehouse.
+
+    Raises:
+        ConfigError: nothing is there.
+        EnvironmentProblem: an object store's driver is not installed.
+    """
+    found = []
+    for source in sources:
+        has_scheme = bool(_ROOT.match(source.path)[1])  # type: ignore[index]
+        path = source.path if has_scheme else str(job.lakehouse.path(source.path))
+        if not exists(path):
+            raise ConfigError(
+                f"steps.{job.step}.sources: there is nothing at {path}. Give a file or a folder; a relative path is "
+                "below the lakehouse's root."
+            )
+        found.append(source.model_copy(update={"path": path}))
+    return found
+
+
+def stream_files(sources: Sequence[FileSource], files_per_batch: int, job: "Job") -> "DataFrame":
+    """A streaming frame with the columns ``path``, ``length`` (bytes) and ``modificationTime``, one row per file.
+
+    Files whose names begin with ``_`` or ``.`` are not listed, as everywhere in Spark.
+
+    Args:
+        sources: as ``located`` gives them.
+        files_per_batch: files in a micro-batch.
+
+    Raises:
+        ConfigError: the sources lie in different file systems.
+    """
+    reader = job.spark.readStream.format("binaryFile").option("recursiveFileLookup", "true")
+    reader = reader.option("maxFilesPerTrigger", files_per_batch)
+    pattern = path_pattern([source.path for source in sources])
+    # Without `content` among the columns Spark does not open the files.
+    return reader.load(pattern).select("path", "length", "modificationTime")
+
+
+def path_pattern(paths: Sequence[str]) -> str:
+    """One Hadoop path pattern for all the paths and nothing else.
+
+    Raises:
+        ConfigError: they lie in different file systems.
+    """
+    roots, names = set(), []
+    for path in _outermost(paths):
+        match = _ROOT.match(path)
+        assert match is not None, "the expression matches any path"
+        roots.add((match[1] or "").replace("file://", "file:"))
+        names.append(match[2].rstrip("/") or "/")
+    if len(roots - {"file:"} if "" in roots else roots) > 1:
+        listed = ", ".join(sorted(roots))
+        raise ConfigError(
+            f"the sources of one step must lie in one file system, not in {listed}. Use one step for each."
+        )
+    root = max(roots, default="")
+    escaped = [_PATTERN.sub(r"\\\1", name) for name in names]
+    return root + (escaped[0] if len(escaped) == 1 else "{" + ",".join(escaped) + "}")
+
+
+def _outermost(paths: Sequence[str]) -> list[str]:
+    """The paths without repetitions and without those below another one, whose files would be listed twice."""
+    plain = {plain_path(path).rstrip("/"): path for path in paths}
+    return [
+        path
+        for name, path in sorted(plain.items())
+        if not any(name.startswith(f"{other}/") for other in plain if other != name)
+    ]

@@ -1,0 +1,95 @@
+"""Rows of tuning_examples and instructions."""
+
+import json
+
+from udfs.text.sources import TuningSource
+from udfs.text.tuning import tuning_rows
+
+PAIR = {"Q": "What?", "A": "That."}
+
+
+def _rows(tmp_path, records, name="squad/shard/0.jsonl", **settings):
+    path = tmp_path / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+    found = list(tuning_rows(f"file:{path}", [TuningSource(path=str(tmp_path), **settings)]))
+    return [row for table, row in found if table != "rejects"], [
+        (row["record_id"].rpartition("#")[2], row["reason"]) for table, row in found if table == "rejects"
+    ]
+
+
+def test_example(tmp_path):
+    good, bad = _rows(
+        tmp_path, [{"context": "A text.", "QA_list": [PAIR, PAIR], "QA_type": "x"}], kind="examples", license="MIT"
+    )
+    (row,) = good
+    assert not bad and len(row.pop("example_id")) == 32
+    assert row == {
+        "dataset": "squad",
+        "context": "A text.",
+        "QA_list": [PAIR, PAIR],
+        "n_pairs": 2,
+        "license": "MIT",
+        "uri": f"{tmp_path}/squad/shard/0.jsonl#1",
+    }
+
+
+def test_example_id_tells_examples_apart(tmp_path):
+    records = [
+        {"context": "A text.", "QA_list": [PAIR]},
+        {"context": "A text", "QA_list": [PAIR]},
+        {"context": "A text.", "QA_list": [PAIR, PAIR]},
+        {"context": "A text.", "QA_list": [{"Q": "What?That.", "A": "."}]},
+    ]
+    ids = {row["example_id"] for row in _rows(tmp_path, records, kind="examples")[0]}
+    ids |= {row["example_id"] for row in _rows(tmp_path, records[:1], kind="examples", name="other/0.jsonl")[0]}
+    assert len(ids) == 5
+
+
+def test_unusable_examples_and_pairs(tmp_path):
+    records = [
+        {"QA_list": [PAIR]},
+        {"context": "  ", "QA_list": [PAIR]},
+        {"context": "c", "QA_list": "Q"},
+        {"context": "c"},
+        {"context": "c", "QA_list": []},
+        {"context": "c", "QA_list": [{"Q": "only"}, 3, PAIR, {"Q": "q", "A": " "}]},
+        {"context": "c", "QA_list": [{"Q": 1, "A": "x"}]},
+    ]
+    good, bad = _rows(tmp_path, records, kind="examples")
+    assert [row["QA_list"] for row in good] == [[PAIR]] and good[0]["n_pairs"] == 1
+    assert bad == [
+        ("1", "missing_text"),
+        ("2", "missing_text"),
+        ("3", "invalid_record"),
+        ("4", "invalid_record"),
+        ("5", "no_pairs"),
+        ("6/QA_list/0", "invalid_record"),
+        ("6/QA_list/1", "invalid_record"),
+        ("6/QA_list/3", "invalid_record"),
+        ("7/QA_list/0", "invalid_record"),
+        ("7", "no_pairs"),
+    ]
+
+
+def test_instructions_drop_the_system_prompt(tmp_path):
+    records = [
+        {"system_prompt": "You are an assistant.", "question": "Why?", "response": "Because."},
+        {"question": "Why?", "response": "Because."},
+        {"question": "Why?"},
+        {"question": "", "response": "x"},
+    ]
+    good, bad = _rows(tmp_path, records, name="orca/0.jsonl", kind="instructions")
+    assert good[0]["instruction_id"] == good[1]["instruction_id"] and good[0]["source"] == "orca"
+    assert set(good[0]) == {"instruction_id", "source", "question", "response", "license", "uri"}
+    assert bad == [("3", "invalid_record"), ("4", "invalid_record")]
+
+
+def test_published_set_names_its_dataset_unless_the_source_does(tmp_path):
+    record = {"QUESTION": "Does it?", "CONTEXTS": ["It does."], "LONG_ANSWER": "It does.", "final_decision": "yes"}
+    path = tmp_path / "ori_pqal.json"
+    path.write_text(json.dumps({"1": record}), encoding="utf-8")
+    for name, expected in ((None, "PubMedQA_no_opt"), ("mine", "mine")):
+        source = TuningSource(path=str(path), kind="examples", format="pubmedqa_no_opt", name=name)
+        ((table, row),) = tuning_rows(str(path), [source])
+        assert table == "tuning_examples" and row["dataset"] == expected
