@@ -20,12 +20,16 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, model_validator
 
+from jobs.lakehouse.files import located
 from jobs.lakehouse.stage import Job, Verb
 from jobs.lakehouse.tables import TABLES
 from udfs.config import Config
 from udfs.errors import ConfigError, EnvironmentProblem
 from udfs.hashing import identifier
 from udfs.statistics import Estimate, paired_difference, wilson
+from udfs.text.readers import Record
+from udfs.text.recast.held_out import write_held_out_questions
+from udfs.text.sources import FileSource
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -48,8 +52,10 @@ class EvaluateConfig(Config):
 
     # Name of a model in tables and plots -> its folder.
     models: dict[str, Path] = Field(default_factory=dict)
-    # JSON lines of held-out questions; needed as soon as there are models.
+    # JSON lines of held-out questions; these or `questions_from` are needed as soon as there are models.
     questions: Path | None = None
+    # A published set instead: what people asked about its texts, as a choice of four (`udfs.text.recast.held_out`).
+    questions_from: FileSource | None = None
     # Name of the task in the table.
     task: str = "held_out_questions"
     # The model that is compared, question by question, with each of the others.
@@ -63,8 +69,10 @@ class EvaluateConfig(Config):
     def _check(self) -> "EvaluateConfig":
         if not self.models and self.synthesizer is None:
             raise ValueError("nothing to score: give `models` or `synthesizer`")
-        if self.models and self.questions is None:
+        if self.models and self.questions is None and self.questions_from is None:
             raise ValueError("`models` are given but no `questions` to put to them")
+        if self.questions_from is not None and (self.questions is not None or not self.questions_from.is_recast):
+            raise ValueError("`questions_from` stands instead of `questions`, with the `format` of a published set")
         if self.treatment is not None and self.treatment not in self.models:
             raise ValueError(f"treatment {self.treatment!r} is not one of the models: {', '.join(self.models)}")
         return self
@@ -89,10 +97,21 @@ class Score:
 
 def evaluate(config: EvaluateConfig, job: Job) -> dict[str, float]:
     """Score everything the configuration names, write the rows, and give ``<subject>/<metric>`` -> value."""
+    if config.questions_from is not None:
+        config = config.model_copy(update={"questions": _written_questions(config.questions_from, job)})
     fingerprint = _inputs(config, job)
     scores = [*_score_models(config, job), *_score_synthesizer(config, job)]
     _write(scores, fingerprint, job)
     return {f"{score.subject}/{score.metric}": score.estimate.value for score in scores}
+
+
+def _written_questions(source: FileSource, job: Job) -> Path:
+    """The questions of a published file, as JSON lines in the step's folder."""
+    (source,) = located([source], job)
+    path = job.lakehouse.path("evaluations", job.step, "questions.jsonl")
+    records = (item.fields for item in source.records(source.path, "example", "evaluate") if isinstance(item, Record))
+    write_held_out_questions(path, records, source.name_of(source.path))
+    return path
 
 
 def _inputs(config: EvaluateConfig, job: Job) -> str:

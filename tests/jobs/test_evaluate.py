@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
-from jobs.evaluate import EvaluateConfig
-from jobs.lakehouse.lakehouse import Lakehouse
+from jobs.evaluate import EvaluateConfig, _written_questions
+from jobs.lakehouse.lakehouse import Lakehouse, LakehouseConfig
+from jobs.lakehouse.stage import Job
 from tests.tiny_model import write_tiny_model
 from udfs.almanac.files import write
 from udfs.almanac.world import AlmanacConfig
@@ -147,6 +148,25 @@ def test_missing_questions_are_a_configuration_error(run_verb: RunVerb, tmp_path
         run_verb("evaluate", {"models": {"m": str(tmp_path)}, "questions": "none.jsonl"})
 
 
+def test_questions_of_a_published_set(tmp_path: Path) -> None:
+    answers = ["red", "green", "blue", "grey"]
+    asked = [
+        {"question": f"What is {number}?", "answers": [{"text": answer, "answer_start": 0}]}
+        for number, answer in enumerate(answers)
+    ]
+    article = {"paragraphs": [{"context": " ".join(answers), "qas": asked}]}
+    (tmp_path / "set.json").write_text(json.dumps({"data": [article]}), encoding="utf-8")
+    source = {"path": str(tmp_path / "set.json"), "format": "squad", "name": "colours"}
+    config = build(EvaluateConfig, {"models": {"m": "m"}, "questions_from": source}, "evaluate")
+    assert config.questions_from is not None
+    lakehouse = Lakehouse(LakehouseConfig(root=str(tmp_path / "lake")), pytest.fail)
+    path = _written_questions(config.questions_from, Job(lakehouse, "evaluate", config, pytest.fail))
+    written = _lines(path)
+    assert path == lakehouse.path("evaluations", "evaluate", "questions.jsonl")
+    assert [question["answer"] for question in written] == answers
+    assert {question["domain"] for question in written} == {"colours"}
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -154,6 +174,7 @@ def test_missing_questions_are_a_configuration_error(run_verb: RunVerb, tmp_path
         ({"models": {"a": "x"}}, "no `questions`"),
         ({"models": {"a": "x"}, "questions": "q", "treatment": "b"}, "'b' is not one of the models: a"),
         ({"modles": {}}, "Did you mean 'models'"),
+        ({"models": {"a": "x"}, "questions_from": {"path": "q", "format": "json"}}, "format` of a published set"),
     ],
 )
 def test_configuration_is_checked(settings: dict[str, Any], message: str) -> None:

@@ -4,9 +4,12 @@ The wrong options are the answers to other questions about the same text, so eac
 subject; only the question decides. A text with fewer than four different answers gives no questions.
 """
 
+import json
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
+from udfs.errors import DataError
 from udfs.hashing import identifier, unit
 from udfs.text.recast.records import Recast
 
@@ -51,6 +54,25 @@ def held_out_questions(records: Iterable[Recast], domain: str, seed: int = 0) ->
                 "gold": gold,
                 "answer": pair["A"],
             }
+
+
+def write_held_out_questions(path: Path, records: Iterable[Recast], domain: str, seed: int = 0) -> int:
+    """Write ``held_out_questions`` as JSON lines, replacing the file in one step; gives their number.
+
+    Raises:
+        DataError: there is not one question.
+    """
+    lines = [json.dumps(entry, ensure_ascii=False) for entry in held_out_questions(records, domain, seed)]
+    if not lines:
+        raise DataError(
+            f"no held-out question for {path.name}: no text has questions with {OPTIONS} different answers. Take "
+            "another part of the set, and whole contexts (no `window`)."
+        )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    temporary.replace(path)
+    return len(lines)
 
 
 def _folded(answer: str) -> str:

@@ -1,9 +1,11 @@
+import json
 from collections import Counter
 
 import pytest
 
+from udfs.errors import DataError
 from udfs.text.recast import READERS, RecastOptions
-from udfs.text.recast.held_out import OPTIONS, held_out_questions
+from udfs.text.recast.held_out import OPTIONS, held_out_questions, write_held_out_questions
 
 
 def example(*answers, context="Some text."):
@@ -40,6 +42,16 @@ def test_draws_depend_on_the_question_alone_and_places_are_even():
     assert list(held_out_questions(records, "x", seed=1)) != forward
     places = Counter(question["gold"] for question in forward)
     assert all(70 < places[place] < 130 for place in range(OPTIONS))
+
+
+def test_questions_are_written_as_evaluate_reads_them(tmp_path):
+    path = tmp_path / "step" / "questions.jsonl"
+    records = [example("a", "b", "c", "d")]
+    assert write_held_out_questions(path, records, "x") == 4
+    assert [json.loads(line) for line in path.read_text().splitlines()] == list(held_out_questions(records, "x"))
+    assert [entry.name for entry in path.parent.iterdir()] == ["questions.jsonl"]
+    with pytest.raises(DataError, match="no held-out question"):
+        write_held_out_questions(path, [example("a")], "x")
 
 
 @pytest.mark.real_data
