@@ -1,6 +1,6 @@
 """Files as a stream: one streaming frame of file names over all the folders a step reads.
 
-All sources of a step are one file source, named by one path pattern (``{/data/a,/data/b}``), rather than a union
+All sources of a step are one file source, named by one path pattern (``/{data/a,data/b}``), rather than a union
 of one stream per source: a checkpoint fixes the number of streams in it, so with a union a step could never be given
 another source, and the limit of files per micro-batch would count for each source apart. Which source a file belongs
 to is told by its path (``udfs.text.sources``). Only names, sizes and times travel; executors open the files.
@@ -21,8 +21,10 @@ if TYPE_CHECKING:
 
 SourceT = TypeVar("SourceT", bound=FileSource)
 
+# Spark's own columns of `binaryFile`; a stream must be told them.
+_SCHEMA = "path string, modificationTime timestamp, length bigint, content binary"
 _ROOT = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]+:(?://[^/]*)?)?(.*)$")
-_PATTERN = re.compile(r"([\\{}\[\]*?,])")
+_PATTERN = re.compile(r"[\\{}\[\]*,]")
 
 
 def located(sources: Sequence[SourceT], job: "Job") -> list[SourceT]:
@@ -57,7 +59,7 @@ def stream_files(sources: Sequence[FileSource], files_per_batch: int, job: "Job"
     Raises:
         ConfigError: the sources lie in different file systems.
     """
-    reader = job.spark.readStream.format("binaryFile").option("recursiveFileLookup", "true")
+    reader = job.spark.readStream.format("binaryFile").schema(_SCHEMA).option("recursiveFileLookup", "true")
     reader = reader.option("maxFilesPerTrigger", files_per_batch)
     pattern = path_pattern([source.path for source in sources])
     # Without `content` among the columns Spark does not open the files.
@@ -65,7 +67,7 @@ def stream_files(sources: Sequence[FileSource], files_per_batch: int, job: "Job"
 
 
 def path_pattern(paths: Sequence[str]) -> str:
-    """One Hadoop path pattern for all the paths and nothing else.
+    """One Hadoop path pattern for all the paths.
 
     Raises:
         ConfigError: they lie in different file systems.
@@ -75,15 +77,18 @@ def path_pattern(paths: Sequence[str]) -> str:
         match = _ROOT.match(path)
         assert match is not None, "the expression matches any path"
         roots.add((match[1] or "").replace("file://", "file:"))
-        names.append(match[2].rstrip("/") or "/")
+        names.append(match[2].strip("/"))
     if len(roots - {"file:"} if "" in roots else roots) > 1:
         listed = ", ".join(sorted(roots))
         raise ConfigError(
             f"the sources of one step must lie in one file system, not in {listed}. Use one step for each."
         )
     root = max(roots, default="")
-    escaped = [_PATTERN.sub(r"\\\1", name) for name in names]
-    return root + (escaped[0] if len(escaped) == 1 else "{" + ",".join(escaped) + "}")
+    # `?` for each character that means something in a pattern: Hadoop does not take all of them escaped inside braces.
+    # What else it matches belongs to no source and is left alone.
+    escaped = [_PATTERN.sub("?", name) for name in names]
+    # The slash stands before the brace, or Spark takes the pattern for a relative one.
+    return f"{root}/{escaped[0]}" if len(escaped) == 1 else f"{root}/{{{','.join(escaped)}}}"
 
 
 def _outermost(paths: Sequence[str]) -> list[str]:

@@ -1,0 +1,45 @@
+"""Question-answering sets and instructions into their tables."""
+
+import json
+from collections import Counter
+
+
+def _lines(path, records):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+
+
+def _rows(lakehouse, table):
+    return [row.asDict(recursive=True) for row in lakehouse.read(table).collect()]
+
+
+def test_both_kinds_and_a_published_set(lakehouse, run_verb):
+    pair = {"Q": "What is it?", "A": "A thing."}
+    _lines(lakehouse.path("qa/squad/shard/0.jsonl"), [{"context": "It is.", "QA_list": [pair]}] * 2)
+    _lines(
+        lakehouse.path("qa/boolq/shard/0.jsonl"),
+        [{"context": "It is.", "QA_list": [pair]}, {"context": "c", "QA_list": []}],
+    )
+    asked = {"system_prompt": "Be brief.", "question": "Why?", "response": "Because."}
+    _lines(lakehouse.path("general/0.jsonl"), [asked, {"question": "Why?", "response": "Because."}, {"question": "x"}])
+    record = {"QUESTION": "Does it?", "CONTEXTS": ["It does."], "LONG_ANSWER": "It does.", "final_decision": "yes"}
+    lakehouse.path("ori_pqal.json").write_text(json.dumps({"7": record}), encoding="utf-8")
+    settings = {
+        "sources": [
+            {"path": "qa", "kind": "examples", "license": "MIT"},
+            {"path": "general", "kind": "instructions", "name": "orca"},
+            {"path": "ori_pqal.json", "kind": "examples", "format": "pubmedqa_no_opt"},
+            {"path": "ori_pqal.json", "kind": "examples", "format": "pubmedqa_yes_opt"},
+        ]
+    }
+    counts = run_verb("collect", settings)
+    examples = {row["dataset"]: row for row in _rows(lakehouse, "tuning_examples")}
+    assert examples.keys() == {"squad", "boolq", "PubMedQA_no_opt", "PubMedQA_yes_opt"}
+    assert examples["squad"]["QA_list"] == [pair] and examples["squad"]["n_pairs"] == 1
+    assert examples["squad"]["license"] == "MIT" and examples["PubMedQA_no_opt"]["license"] is None
+    (row,) = _rows(lakehouse, "instructions")
+    assert (row["source"], row["question"], row["response"]) == ("orca", "Why?", "Because.")
+    reasons = Counter(row["reason"] for row in _rows(lakehouse, "rejects"))
+    assert reasons == {"duplicate": 2, "no_pairs": 1, "invalid_record": 1}
+    assert counts["tuning_examples"] == 4 and counts["instructions"] == 1
+    assert run_verb("collect", settings) == {}
