@@ -217,7 +217,7 @@ def _texts(config: ShardConfig, job: Job, version: int) -> "DataFrame":
     frame = _chosen_rows(config, job, version).select(identity.alias("id"), *columns).withColumn("place", place)
     return (
         frame.withColumn("bucket", _bucket(F.col("place"), config.partitions))
-        .repartition(config.partitions, "bucket")
+        .repartitionById(config.partitions, "bucket")
         .sortWithinPartitions("bucket", "place", "id")
         .select("bucket", "id", *columns)
     )
