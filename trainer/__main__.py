@@ -1,0 +1,85 @@
+"""``python -m trainer --config <name or path>``: train, alone or as one rank under torchrun.
+
+Exit codes: 0 done; 1 failed; 2 the configuration is wrong; 143 stopped by SIGTERM with its state saved.
+"""
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Sequence
+
+import yaml
+
+from trainer.config import TrainingConfig, resolve
+from udfs.errors import ConfigError, InstructionPretrainingError
+
+_TERMINATED = 143  # 128 + SIGTERM
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code."""
+    arguments = _parser().parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s", stream=sys.stderr)
+    for noisy in ("mlflow", "alembic", "urllib3"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    main_rank = os.environ.get("RANK", "0") == "0"
+    try:
+        overrides = list(arguments.set)
+        if arguments.deepspeed_config:
+            overrides.append(f"deepspeed={arguments.deepspeed_config}")
+        config = resolve(arguments.config, overrides)
+        if arguments.dry_run:
+            print(_dry_run(config))
+            return 0
+        return _train(config)
+    except ConfigError as error:
+        # Every rank finds the same mistake; one of them says so.
+        if main_rank:
+            print(f"trainer: {error}", file=sys.stderr)
+        return 2
+    except InstructionPretrainingError as error:
+        if main_rank:
+            print(f"trainer: {error}", file=sys.stderr)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m trainer", description="Train a language model on shards.")
+    parser.add_argument("--config", required=True, help="a path, or a short name of conf/training")
+    parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="change one setting")
+    parser.add_argument("--dry-run", action="store_true", help="print the resolved configuration and the plan")
+    # What DeepSpeed's and Spark's launchers append.
+    parser.add_argument("--deepspeed", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--deepspeed_config", help=argparse.SUPPRESS)
+    parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)
+    return parser
+
+
+def _dry_run(config: TrainingConfig) -> str:
+    from trainer.plan import plan
+    from trainer.sources import mixture, open_sets
+
+    sets = open_sets(config)
+    tree = {
+        "config": config.model_dump(mode="json"),
+        "plan": plan(config, sets, mixture(config, sets)).tree(),
+    }
+    return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
+
+
+def _train(config: TrainingConfig) -> int:
+    from trainer.loop import Stopped, train
+
+    try:
+        train(config)
+    except Stopped as stopped:
+        print(f"trainer: {stopped}", file=sys.stderr)
+        return _TERMINATED
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

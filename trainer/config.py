@@ -1,0 +1,294 @@
+"""Everything a training is configured by. Imports no torch, so that a mistake is told at once.
+
+A training file is ``conf/training/<name>.yaml`` or a path. Where the data are, and where the results go, is usually
+given on the command line: ``--set data.sources.raw.path=... --set output_dir=...``.
+"""
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import Field, field_validator, model_validator
+
+from trainer.objective import OBJECTIVES, check_weights
+from udfs.config import Config, build, fingerprint, locate, override, read
+from udfs.errors import ConfigError
+
+
+class ModelConfig(Config):
+    """A model of the Mistral architecture from scratch, or any causal language model to continue.
+
+    Field names are those of ``transformers.MistralConfig``.
+    """
+
+    # Local Hugging Face folder to continue from; every other field is then read from its config.json.
+    init_from: str | None = None
+    hidden_size: int | None = Field(None, ge=1)
+    intermediate_size: int | None = Field(None, ge=1)
+    num_hidden_layers: int | None = Field(None, ge=1)
+    num_attention_heads: int | None = Field(None, ge=1)
+    num_key_value_heads: int | None = Field(None, ge=1)
+    # Rows of the embedding; null takes the tokenizer's. A published size can be asked for by number.
+    vocab_size: int | None = Field(None, ge=1)
+    max_position_embeddings: int = Field(2048, ge=1)
+    rope_theta: float = Field(10000.0, gt=0)
+    # 1e-5 as in Mistral-7B and the published models; transformers' own default is 1e-6.
+    rms_norm_eps: float = Field(1e-5, gt=0)
+    tie_word_embeddings: bool = False
+    initializer_range: float = Field(0.02, gt=0)
+
+    @model_validator(mode="after")
+    def _complete(self) -> "ModelConfig":
+        needed = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads")
+        given = [name for name in needed if getattr(self, name) is not None]
+        if self.init_from is not None:
+            if given:
+                raise ValueError(f"init_from takes the shape of the given model; remove {', '.join(given)}")
+            return self
+        missing = [name for name in needed if name not in given]
+        if missing:
+            raise ValueError(f"give init_from, or the shape of a new model; missing: {', '.join(missing)}")
+        assert self.hidden_size and self.num_attention_heads and self.num_key_value_heads
+        if self.hidden_size % self.num_attention_heads or self.hidden_size // self.num_attention_heads % 2:
+            raise ValueError("hidden_size must be an even multiple of num_attention_heads")
+        if self.num_attention_heads % self.num_key_value_heads:
+            raise ValueError("num_attention_heads must be a multiple of num_key_value_heads")
+        return self
+
+
+class SourceConfig(Config):
+    """One shard set of the mixture."""
+
+    # Folder with manifest.json.
+    path: str
+    # Share of the trained tokens, relative to the other sources.
+    weight: float = Field(1.0, gt=0)
+    # A training that would repeat the set more often than this is refused; null allows any number.
+    max_repeats: float | None = Field(None, gt=0)
+
+
+class DataConfig(Config):
+    """What is trained on, and in which order."""
+
+    sequence_length: int = Field(ge=2)
+    sources: dict[str, SourceConfig] = Field(min_length=1)
+    seed: int = 0
+    # A checkpoint remembers the content of its data; continuing it on other data needs this consent.
+    allow_changed: bool = False
+
+
+class OptimizerConfig(Config):
+    """AdamW; matrices are decayed, norms are not."""
+
+    lr: float = Field(gt=0)
+    betas: tuple[float, float] = (0.9, 0.95)
+    eps: float = Field(1e-8, gt=0)
+    weight_decay: float = Field(0.1, ge=0)
+    gradient_clipping: float = Field(1.0, gt=0)
+
+
+class Span(Config):
+    """A stretch of training, in exactly one unit."""
+
+    steps: int | None = Field(None, ge=0)
+    # Trained tokens, padding left out; reached to within one step.
+    tokens: int | None = Field(None, ge=0)
+    # Share of the whole training; for a warm-up only.
+    fraction: float | None = Field(None, ge=0, le=1)
+
+    @model_validator(mode="after")
+    def _one_unit(self) -> "Span":
+        if sum(value is not None for value in (self.steps, self.tokens, self.fraction)) != 1:
+            raise ValueError("give exactly one of steps, tokens and fraction")
+        return self
+
+
+class ScheduleConfig(Config):
+    """Learning rate over time: linear warm-up from 0 to ``optimizer.lr``, then the named curve to ``final_ratio``."""
+
+    name: Literal["cosine", "linear", "constant"] = "cosine"
+    warmup: Span = Span(fraction=0.02)
+    # 0.1 of the peak at the end, the custom of from-scratch language models.
+    final_ratio: float = Field(0.1, ge=0, le=1)
+
+
+class BatchConfig(Config):
+    """How much goes into one optimizer step."""
+
+    # Rows of one step over all ranks and accumulation.
+    sequences: int = Field(ge=1)
+    # Rows a rank computes at once; limits memory, changes no result.
+    micro_batch: int = Field(ge=1)
+
+
+class CheckpointConfig(Config):
+    """When the state is saved. It is also saved at the end and on SIGTERM."""
+
+    every_steps: int = Field(1000, ge=1)
+    keep_last: int = Field(2, ge=1)
+
+
+class TrackingConfig(Config):
+    """MLflow run of the training."""
+
+    # null: $MLFLOW_TRACKING_URI, else a sqlite file in output_dir.
+    uri: str | None = None
+    experiment: str = "instruction-pretraining"
+    run_name: str | None = None
+
+
+class TrainingConfig(Config):
+    """A whole training file."""
+
+    model: ModelConfig
+    data: DataConfig
+    # Name in trainer/objective.py, or a weight for each role.
+    objective: str | dict[str, float] = "pretrain"
+    optimizer: OptimizerConfig
+    schedule: ScheduleConfig = ScheduleConfig()
+    batch: BatchConfig
+    duration: Span
+    # fp32; bf16: weights in bf16 with fp32 master weights (DeepSpeed); amp_bf16: fp32 weights, products in bf16.
+    precision: Literal["fp32", "bf16", "amp_bf16"] = "bf16"
+    # torch.set_float32_matmul_precision: what fp32 products may use. On x86, `medium` takes oneDNN instead of MKL.
+    matmul_precision: Literal["highest", "high", "medium"] = "high"
+    # Name in conf/deepspeed, or the path of a YAML or JSON file in DeepSpeed's own format.
+    deepspeed: str = "zero1"
+    # Tokenizer exported with the model; null: the one named in the shard sets' manifest.
+    tokenizer: str | None = None
+    # Initial weights.
+    seed: int = 0
+    checkpoints: CheckpointConfig = CheckpointConfig()
+    tracking: TrackingConfig = TrackingConfig()
+    output_dir: str
+    log_every: int = Field(10, ge=1)
+
+    @field_validator("objective")
+    @classmethod
+    def _known_objective(cls, value: str | dict[str, float]) -> str | dict[str, float]:
+        if isinstance(value, str) and value not in OBJECTIVES:
+            raise ValueError(f"must be one of {', '.join(sorted(OBJECTIVES))}, or a weight for each role")
+        if isinstance(value, dict):
+            check_weights(value)
+        return value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "TrainingConfig":
+        if self.duration.fraction is not None or (self.duration.steps or self.duration.tokens or 0) < 1:
+            raise ValueError("duration: give steps or tokens, at least 1")
+        if self.model.init_from is None and self.data.sequence_length > self.model.max_position_embeddings:
+            raise ValueError(
+                f"data.sequence_length {self.data.sequence_length} is longer than model.max_position_embeddings "
+                f"{self.model.max_position_embeddings}"
+            )
+        if self.batch.sequences % self.batch.micro_batch:
+            raise ValueError(
+                f"batch.sequences {self.batch.sequences} must be a multiple of batch.micro_batch "
+                f"{self.batch.micro_batch}"
+            )
+        return self
+
+    def identity(self, manifests: Mapping[str, str]) -> str:
+        """Names the training's result: the settings that decide it and the content of the data.
+
+        Args:
+            manifests: fingerprint of each source's shard set.
+        """
+        free = {"checkpoints", "tracking", "output_dir", "log_every", "deepspeed"}
+        tree = self.model_dump(mode="json", exclude=free)
+        for name, source in tree["data"]["sources"].items():
+            source["path"] = manifests[name]
+        return fingerprint(tree)
+
+
+def resolve(name: str | Path, overrides: Iterable[str] = ()) -> TrainingConfig:
+    """The checked configuration of a training file.
+
+    Args:
+        name: short name of ``conf/training`` or a path.
+        overrides: ``section.key=value`` each.
+
+    Raises:
+        ConfigError: anything wrong in the file or the overrides.
+    """
+    config = build(TrainingConfig, override(read(name, "training"), overrides), str(name))
+    deepspeed_section(config)
+    return config
+
+
+def deepspeed_section(config: TrainingConfig) -> dict[str, Any]:
+    """What the DeepSpeed file of the training holds, in DeepSpeed's own keys.
+
+    Raises:
+        ConfigError: no such file, or it sets what the training file decides.
+    """
+    path = Path(config.deepspeed)
+    if path.suffix == ".json":
+        if not path.is_file():
+            raise ConfigError(f"deepspeed: no file at {path}. Give an existing path or a short name of conf/deepspeed.")
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))  # JSON is YAML
+        if not isinstance(tree, dict):
+            raise ConfigError(f"{path} must hold a mapping, not a {type(tree).__name__}.")
+    else:
+        tree = read(locate(config.deepspeed, "deepspeed"), "deepspeed")
+    owned = {
+        "train_batch_size": "batch.sequences",
+        "train_micro_batch_size_per_gpu": "batch.micro_batch",
+        "gradient_accumulation_steps": "batch",
+        "gradient_clipping": "optimizer.gradient_clipping",
+        "optimizer": "optimizer",
+        "scheduler": "schedule",
+        "bf16": "precision",
+        "fp16": "precision",
+    }
+    # `auto` is how files written for other trainers leave a value to the trainer.
+    taken = [key for key in owned if key in tree and not _is_auto(tree[key])]
+    if taken:
+        raise ConfigError(
+            f"deepspeed {config.deepspeed!r} sets {', '.join(taken)}; the training file decides that "
+            f"({', '.join(sorted({owned[key] for key in taken}))}). Remove it from the DeepSpeed file."
+        )
+    stage = tree.get("zero_optimization", {}).get("stage", 0)
+    if stage == 0 and config.precision == "bf16":
+        raise ConfigError("precision bf16 needs ZeRO (deepspeed: zero1, zero2 or zero3), which keeps fp32 weights.")
+    return {key: value for key, value in tree.items() if key not in owned}
+
+
+def _is_auto(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return all(_is_auto(entry) for entry in value.values())
+    return value == "auto"
+
+
+def batch_shape(config: TrainingConfig, world_size: int) -> tuple[int, int]:
+    """``(rows of a micro-batch, micro-batches of a step)`` for each of ``world_size`` ranks.
+
+    Raises:
+        ConfigError: the global batch cannot be divided over the ranks.
+    """
+    sequences, micro = config.batch.sequences, config.batch.micro_batch
+    if sequences % world_size:
+        raise ConfigError(
+            f"batch.sequences {sequences} cannot be divided over {world_size} ranks. Use a multiple of {world_size}."
+        )
+    share = sequences // world_size
+    micro = min(micro, share)
+    if share % micro:
+        raise ConfigError(
+            f"{share} sequences per rank (batch.sequences {sequences} over {world_size} ranks) are not a multiple of "
+            f"batch.micro_batch {micro}. Change one of them."
+        )
+    return micro, share // micro
+
+
+def tracking_uri(config: TrainingConfig) -> str:
+    """Where the run is recorded."""
+    default = f"sqlite:///{Path(config.output_dir).absolute() / 'mlflow.db'}"
+    return config.tracking.uri or os.environ.get("MLFLOW_TRACKING_URI") or default
+
+
+def describe(config: TrainingConfig) -> str:
+    """The resolved configuration as YAML."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)

@@ -1,0 +1,110 @@
+"""The loss: weighted cross-entropy that never holds tokens x vocabulary.
+
+Shapes: T positions, H hidden size, V vocabulary.
+"""
+
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from trainer.data import Batch
+from trainer.model import attention_inputs
+
+# Positions whose logits exist at the same time: 1,024 x 32,000 fp32 logits are 125 MiB.
+CHUNK = 1024
+
+
+class _WeightedCrossEntropy(torch.autograd.Function):
+    """Gradients are made in the forward pass, chunk by chunk, while the logits are there: no logits are kept for the
+    backward pass, and none are computed twice."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: torch.Tensor,
+        head: torch.Tensor,
+        targets: torch.Tensor,
+        weights: torch.Tensor,
+        dtype: torch.dtype,
+    ) -> torch.Tensor:
+        total = torch.zeros((), dtype=torch.float32, device=hidden.device)
+        hidden_grad = torch.empty_like(hidden)
+        head_grad = torch.zeros_like(head, dtype=torch.float32)
+        matrix = head.to(dtype)
+        for start in range(0, len(hidden), CHUNK):
+            part = slice(start, start + CHUNK)
+            states = hidden[part].to(dtype)
+            logits = torch.mm(states, matrix.t()).float()
+            chosen = targets[part, None]
+            share = weights[part, None]
+            log_probabilities = torch.log_softmax(logits, dim=-1)
+            total -= (log_probabilities.gather(1, chosen) * share).sum()
+            # d loss / d logits = weight * (probabilities - one-hot). The weight is applied on the narrow side.
+            grad = log_probabilities.exp_()
+            grad.scatter_add_(1, chosen, torch.full_like(share, -1.0))
+            grad = grad.to(dtype)
+            hidden_grad[part] = torch.mm(grad, matrix) * share
+            head_grad += torch.mm(grad.t(), (states * share).to(dtype))
+        ctx.save_for_backward(hidden_grad, head_grad.to(head.dtype))
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        hidden_grad, head_grad = ctx.saved_tensors
+        return hidden_grad * grads[0], head_grad * grads[0], None, None, None
+
+
+def weighted_cross_entropy(
+    hidden: torch.Tensor, head: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor, dtype: torch.dtype
+) -> torch.Tensor:
+    """Sum over positions of weight x cross-entropy, with fp32 logits.
+
+    Args:
+        hidden: [T, H] last hidden states.
+        head: [V, H] weight of the language-model head.
+        targets: [T] int64 tokens to predict.
+        weights: [T] float32.
+        dtype: of the matrix products.
+
+    Returns:
+        [] float32. Differentiable once, in ``hidden`` and ``head``.
+    """
+    # Autocast would cast what is fp32 here on purpose.
+    with torch.autocast(hidden.device.type, enabled=False):
+        loss: torch.Tensor = _WeightedCrossEntropy.apply(hidden, head, targets, weights, dtype)
+    return loss
+
+
+class LanguageModelLoss(nn.Module):
+    """A causal language model with its loss.
+
+    The loss belongs inside a module: under ZeRO-3 weights exist only while the forward pass of a module that has them
+    runs.
+
+    Args:
+        model: the language model.
+        autocast: dtype of matrix products where it is not that of the weights.
+    """
+
+    def __init__(self, model: PreTrainedModel, autocast: torch.dtype | None = None) -> None:
+        super().__init__()
+        self.model = model
+        self._autocast = autocast
+
+    def forward(self, batch: Batch) -> torch.Tensor:
+        """[] float32: sum over the batch's positions of weight x cross-entropy."""
+        head = self.model.get_output_embeddings().weight
+        dtype = self._autocast or head.dtype
+        hidden = self.hidden_states(batch)
+        states = hidden.reshape(-1, hidden.shape[-1]).index_select(0, batch.positions)
+        return weighted_cross_entropy(states, head, batch.targets, batch.weights, dtype)
+
+    def hidden_states(self, batch: Batch) -> torch.Tensor:
+        """[B, L, H] last hidden states ([1, B * L, H] with flash attention)."""
+        dtype = self._autocast or next(self.model.parameters()).dtype
+        inputs = attention_inputs(batch, self.model.config._attn_implementation, dtype)
+        with torch.autocast(batch.input_ids.device.type, self._autocast, enabled=self._autocast is not None):
+            states: torch.Tensor = self.model.base_model(**inputs, use_cache=False).last_hidden_state
+        return states

@@ -1,0 +1,72 @@
+"""What a training will do, computed before it starts. Imports no torch."""
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from trainer.config import Span, TrainingConfig
+from trainer.order import Order
+from trainer.sources import ShardSet
+from udfs.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A training in numbers.
+
+    Attributes:
+        identity: names the result; a model exported with it need not be trained again.
+        steps: optimizer steps.
+        warmup: steps of the warm-up.
+        tokens_per_step: expected tokens of a step, padding left out.
+        tokens: expected tokens of the whole training.
+        repeats: passes over each source.
+    """
+
+    identity: str
+    steps: int
+    warmup: int
+    tokens_per_step: float
+    tokens: float
+    repeats: dict[str, float]
+
+    def tree(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+
+def plan(config: TrainingConfig, sets: dict[str, ShardSet], order: Order) -> Plan:
+    """The plan of a training.
+
+    Raises:
+        ConfigError: a source would be repeated more often than allowed.
+    """
+    density = np.array([entry.manifest.tokens / len(entry) for entry in sets.values()])
+    per_step = float(config.batch.sequences * (order.shares() * density).sum())
+    steps = max(1, _steps(config.duration, per_step, 0))
+    repeats = dict(zip(sets, order.repeats(steps * config.batch.sequences).tolist(), strict=True))
+    for name, source in config.data.sources.items():
+        if source.max_repeats is not None and repeats[name] > source.max_repeats:
+            raise ConfigError(
+                f"data.sources.{name}: this training passes over it {repeats[name]:.2f} times, max_repeats allows "
+                f"{source.max_repeats:g}. Train shorter, lower its weight, give it more data, or raise max_repeats."
+            )
+    return Plan(
+        identity=config.identity({name: entry.manifest.fingerprint for name, entry in sets.items()}),
+        steps=steps,
+        warmup=min(steps, _steps(config.schedule.warmup, per_step, steps)),
+        tokens_per_step=per_step,
+        tokens=per_step * steps,
+        repeats=repeats,
+    )
+
+
+def _steps(span: Span, tokens_per_step: float, whole: int) -> int:
+    if span.steps is not None:
+        return span.steps
+    if span.tokens is not None:
+        return round(span.tokens / tokens_per_step)
+    assert span.fraction is not None
+    return math.ceil(span.fraction * whole)
