@@ -67,14 +67,6 @@ def test_clean_unique_chunked(lakehouse, run_verb, settings):
     assert counts["documents"] == 1 and counts["rejects/duplicate"] == 1
 
 
-def test_arm_is_a_function_of_the_id():
-    ids = [identifier(number) for number in range(4000)]
-    assert {arm_of(name, 0.0) for name in ids} == {"raw"} and {arm_of(name, 1.0) for name in ids} == {"convert"}
-    converted = {share: {name for name in ids if arm_of(name, share) == "convert"} for share in (0.25, 0.5)}
-    assert converted[0.25] < converted[0.5]  # a larger share only adds
-    assert 0.46 < len(converted[0.5]) / len(ids) < 0.54
-
-
 def test_settings_are_checked(run_verb, settings):
     from jobs.curate import CurateConfig
 

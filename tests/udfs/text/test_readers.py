@@ -275,7 +275,7 @@ def test_records_without_end_are_too_long_and_the_rest_goes_on(tmp_path, monkeyp
 
 @pytest.mark.parametrize("name", ["a.jsonl.gz", "a.json", "a.csv"])
 def test_memory_stays_flat(tmp_path, name):
-    """Twenty megabytes are read in a few of memory."""
+    """Twenty megabytes are read in a few megabytes of memory."""
     text = "some words " * 100
     if name == "a.csv":
         content = ("text,n\n" + f"{text},1\n" * 20_000).encode()
