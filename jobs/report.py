@@ -22,7 +22,7 @@ class ReportConfig(Config):
 
     output: Path = Path("report/index.html")
     title: str = "Instruction Pre-Training"
-    # Name of a model, as in `evaluate` -> its folder, for the loss curves.
+    # Name of a model, as in `evaluate` -> folder of the model or of its training, for the loss curves.
     models: dict[str, Path] = Field(default_factory=dict)
     # Synthesized texts shown as they are.
     examples: int = Field(default=5, ge=0)

@@ -37,7 +37,7 @@ def collect(job: Job, models: Mapping[str, Path], examples: int, seed: int) -> R
         synthesis=_synthesis(syntheses) if syntheses is not None else None,
         modes=_counted(tables.get("augmented_texts"), "mode"),
         shard_sets=_shard_sets(tables.get("token_shards")),
-        steps=_steps(job, models),
+        steps=_steps(job, curves),
         curves=curves,
         scores=_scores(tables.get("evaluations"), list(models)),
         examples=_examples(syntheses, examples, seed) if syntheses is not None and examples else None,
@@ -166,36 +166,32 @@ def _examples(frame: "DataFrame", number: int, seed: int) -> list[Example]:
 def read_curve(folder: Path) -> LossCurve | None:
     """The loss of a training from its ``history.jsonl``, or None where there is none.
 
-    A step that was repeated after a resume counts once, as it was the last time; a line cut off by a crash is left out.
+    ``folder`` is the training's folder or the model's inside it. A step without a finite loss, and a line cut off by a
+    crash, are left out.
     """
-    records = _history(folder)
-    if not records:
+    path = next(
+        (place / "history.jsonl" for place in (folder, folder.parent) if (place / "history.jsonl").is_file()), None
+    )
+    records = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path is not None else ():
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    shown = [record for record in records if record["loss"] is not None]
+    if not shown:
         return None
-    speeds = sorted(record["tokens_per_second"] for record in records if record.get("tokens_per_second"))
     return LossCurve(
-        tokens=[float(record["tokens"]) for record in records],
-        loss=[float(record["loss"]) for record in records],
-        tokens_per_second=speeds[len(speeds) // 2] if speeds else None,
+        tokens=[float(record["tokens"]) for record in shown],
+        loss=[float(record["loss"]) for record in shown],
+        seconds=sum(record["step_seconds"] for record in records),
     )
 
 
-def _history(folder: Path) -> list[dict[str, Any]]:
-    path = folder / "history.jsonl"
-    by_step: dict[int, dict[str, Any]] = {}
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError:
-            continue
-        if "loss" in record:
-            by_step[record["step"]] = record
-    return [by_step[step] for step in sorted(by_step)]
-
-
-def _steps(job: Job, models: Mapping[str, Path]) -> list[StepTime] | None:
+def _steps(job: Job, curves: Mapping[str, LossCurve]) -> list[StepTime] | None:
     """Time of the steps from MLflow, and of the trainings from their histories."""
-    times = [*_tracked(job), *_trainings(models)]
-    return times or None
+    trainings = [StepTime(f"train {name}", "train", curve.seconds, 0) for name, curve in curves.items()]
+    return [*_tracked(job), *trainings] or None
 
 
 def _tracked(job: Job) -> Iterable[StepTime]:
@@ -235,14 +231,3 @@ def _tracked(job: Job) -> Iterable[StepTime]:
 
 
 _STREAMING = frozenset({"ingest", "collect", "curate", "synthesize", "augment"})
-
-
-def _trainings(models: Mapping[str, Path]) -> Iterable[StepTime]:
-    for name, folder in models.items():
-        seconds, before = 0.0, 0.0
-        for record in _history(folder):
-            if record.get("tokens_per_second"):
-                seconds += (record["tokens"] - before) / record["tokens_per_second"]
-            before = record["tokens"]
-        if seconds:
-            yield StepTime(f"train {name}", "train", seconds, 0)

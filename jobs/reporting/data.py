@@ -52,11 +52,11 @@ class StepTime:
 
 @dataclass(frozen=True)
 class LossCurve:
-    """Training loss (nats per trained token) over the tokens seen."""
+    """Training loss (nats per trained token) over the tokens seen, and the seconds that the steps took."""
 
     tokens: Sequence[float]
     loss: Sequence[float]
-    tokens_per_second: float | None
+    seconds: float
 
     @property
     def final(self) -> float:
@@ -114,12 +114,13 @@ class ReportData:
                 return score
         return None
 
-    def compared(self) -> list[str]:
-        """Models that were scored, in the order of the table."""
-        models = [score.subject for score in self.scores or () if score.metric == "acc_norm"]
-        return [name for name in dict.fromkeys(models) if " - " not in name]
+    def compared(self, metric: str) -> list[str]:
+        """Models that were scored by ``metric``, in the order of the scores."""
+        return [name for name in self._subjects(metric) if " - " not in name and name != "chance"]
 
-    def differences(self) -> list[str]:
+    def differences(self, metric: str) -> list[str]:
         """Subjects that are a difference of two models."""
-        subjects = (score.subject for score in self.scores or () if score.metric == "acc_norm")
-        return [name for name in dict.fromkeys(subjects) if " - " in name]
+        return [name for name in self._subjects(metric) if " - " in name]
+
+    def _subjects(self, metric: str) -> list[str]:
+        return list(dict.fromkeys(score.subject for score in self.scores or () if score.metric == metric))

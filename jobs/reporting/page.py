@@ -76,7 +76,7 @@ def _tiles(data: ReportData) -> Iterator[tuple[str, str]]:
         score = data.score("synthesizer", metric)
         if score is not None:
             yield label, percent(score.value)
-    for name in data.compared():
+    for name in data.compared("acc"):
         score = data.score(name, "acc")
         if score is not None:
             yield f"{name}, held out", percent(score.value)
@@ -134,8 +134,8 @@ def _sections(data: ReportData) -> Iterator[Section]:
         (Figure("Time by step", plots.step_times(data.steps) if data.steps else None),),
         _shards(data),
     )
-    models = data.compared()
-    colour = plots.colours([*models, *data.curves])
+    models = data.compared("acc")
+    colour = plots.colours([*models, *data.compared("exact_match"), *data.curves])
     yield Section(
         "Training",
         "Loss on the tokens that are trained on. Models that read different data cannot be ranked by it: pairs are "
@@ -151,7 +151,10 @@ def _sections(data: ReportData) -> Iterator[Section]:
         "about one subject taken together).",
         (
             Figure("Accuracy by likelihood over the options", plots.accuracy(data, "acc", colour) if models else None),
-            Figure("Exact match of free generation", plots.accuracy(data, "exact_match", colour) if models else None),
+            Figure(
+                "Exact match of free generation",
+                plots.accuracy(data, "exact_match", colour) if data.compared("exact_match") else None,
+            ),
         ),
     )
 
@@ -211,7 +214,7 @@ def _curves(data: ReportData) -> list[Table]:
             name,
             f"{curve.tokens[-1]:,.0f}",
             f"{curve.final:.3f}",
-            f"{curve.tokens_per_second:,.0f}" if curve.tokens_per_second else "",
+            f"{curve.tokens[-1] / curve.seconds:,.0f}" if curve.seconds else "",
         )
         for name, curve in data.curves.items()
     ]

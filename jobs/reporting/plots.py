@@ -123,7 +123,7 @@ def loss_curves(curves: Mapping[str, LossCurve], colour: Mapping[str, str]) -> b
 def accuracy(data: ReportData, metric: str, colour: Mapping[str, str]) -> bytes:
     """One bar per model with its 95% interval; the chance level as a line where it is known."""
     with _axes(HEIGHT) as (axes, png):
-        models = data.compared()
+        models = data.compared(metric)
         for position, name in enumerate(models):
             score = data.score(name, metric)
             assert score is not None

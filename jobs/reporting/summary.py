@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from jobs.reporting.data import ReportData, Score
 
-ABSENT = "not there yet"
+ABSENT = "absent"
 
 
 @dataclass(frozen=True)
@@ -61,17 +61,17 @@ def _training(data: ReportData) -> Iterator[Line]:
 
 def _accuracy(data: ReportData) -> Iterator[Line]:
     group = "Held-out accuracy"
-    if not data.compared():
+    if not data.compared("acc"):
         yield Line(group, "models", ABSENT)
-    for name in data.compared():
+    for name in data.compared("acc"):
         yield _scored(group, name, data, percent, signed=False)
-    for name in data.differences():
+    for name in data.differences("acc"):
         yield _scored(group, name, data, points, signed=True)
 
 
 def _scored(group: str, name: str, data: ReportData, write: Callable[[float], str], signed: bool) -> Line:
     score, exact = data.score(name, "acc"), data.score(name, "exact_match")
-    assert score is not None  # every metric of a task is written together
+    assert score is not None
     beside = f"exact match {write(exact.value)}" if exact else ""
     return Line(group, name, write(score.value), interval(score, signed), beside)
 

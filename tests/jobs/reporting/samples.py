@@ -40,8 +40,8 @@ def full_report() -> ReportData:
         shard_sets=[ShardSet("raw", 10, 2000, 5, 40_000, 256)],
         steps=[StepTime("ingest", "ingest", 2.0, 5), StepTime("sample", "sample", 0.0, 0)],
         curves={
-            "vanilla": LossCurve(steps, [9.0 - step / 50 for step in steps], 1234.0),
-            "instruct": LossCurve(steps, [9.0 - step / 25 for step in steps], None),
+            "vanilla": LossCurve(steps, [9.0 - step / 50 for step in steps], 12.5),
+            "instruct": LossCurve(steps, [9.0 - step / 25 for step in steps], 0.0),
         },
         scores=scores(),
         examples=[

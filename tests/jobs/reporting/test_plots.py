@@ -48,5 +48,5 @@ def test_colours_stay_with_the_names() -> None:
 
 
 def test_final_loss_is_the_mean_of_the_last_tenth() -> None:
-    assert LossCurve([1.0] * 20, [9.0] * 18 + [1.0, 2.0], None).final == 1.5
-    assert LossCurve([1.0], [4.0], None).final == 4.0
+    assert LossCurve([1.0] * 20, [9.0] * 18 + [1.0, 2.0], 0.0).final == 1.5
+    assert LossCurve([1.0], [4.0], 0.0).final == 4.0

@@ -1,0 +1,59 @@
+import ast
+from pathlib import Path
+
+import pytest
+
+NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "demo_tour.py"
+SEPARATOR = "\n\n# COMMAND ----------\n\n"
+
+
+@pytest.fixture(scope="module")
+def source() -> str:
+    return NOTEBOOK.read_text(encoding="utf-8")
+
+
+def test_first_line_makes_it_a_notebook(source: str) -> None:
+    assert source.startswith("# Databricks notebook source\n")
+
+
+def test_cells_are_either_markdown_or_python(source: str) -> None:
+    cells = source.removeprefix("# Databricks notebook source\n").split(SEPARATOR)
+    assert source.count("COMMAND ----------") == len(cells) - 1
+    for cell in cells:
+        lines = cell.strip().splitlines()
+        assert lines
+        if lines[0].startswith("# MAGIC"):
+            assert lines[0] == "# MAGIC %md"
+            assert all(line.startswith("# MAGIC") for line in lines)
+        else:
+            assert "# MAGIC" not in cell
+            compile(cell, "cell", "exec")
+
+
+def test_it_defines_nothing(source: str) -> None:
+    kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
+    assert not [node for node in ast.walk(ast.parse(source)) if isinstance(node, kinds)]
+
+
+def test_its_imports_are_there(source: str) -> None:
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom):
+            assert node.module is not None
+            module = __import__(node.module, fromlist=[alias.name for alias in node.names])
+            assert all(hasattr(module, alias.name) for alias in node.names)
+
+
+def test_its_tables_and_columns_are_there(source: str) -> None:
+    from jobs.lakehouse.tables import PROVENANCE, TABLES
+
+    columns = {column.name for table in TABLES.values() for column in (*table.columns, *PROVENANCE)}
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "read":
+            assert isinstance(node.args[0], ast.Constant)
+            assert node.args[0].value in TABLES
+        if (
+            isinstance(node, ast.Subscript)
+            and isinstance(node.slice, ast.Constant)
+            and isinstance(node.slice.value, str)
+        ):
+            assert node.slice.value in columns | {"instruction", "response"}
