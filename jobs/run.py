@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import sys
 import time
 from collections.abc import Sequence
 from functools import cache
@@ -118,3 +119,9 @@ def _files(path: Path) -> str:
     return (
         f"  ({len(files)} files, {sum(entry.stat().st_size for entry in files):,} bytes)" if files else "  (no files)"
     )
+
+
+if __name__ == "__main__":
+    from jobs.cli import main
+
+    raise SystemExit(main(["run", *sys.argv[1:]]))

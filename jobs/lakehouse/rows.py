@@ -12,7 +12,9 @@ if TYPE_CHECKING:
 Row = dict[str, Any]
 Outcome = tuple[str, Row]
 
+# A batch ends at whichever comes first: long texts would make a thousand rows more than Arrow and the worker can hold.
 ROWS_PER_BATCH = 1_000
+CHARACTERS_PER_BATCH = 1 << 24
 
 
 def map_rows(frame: "DataFrame", function: Callable[[Iterator[Row]], Iterable[Outcome]], *tables: str) -> "DataFrame":
@@ -34,11 +36,13 @@ def map_rows(frame: "DataFrame", function: Callable[[Iterator[Row]], Iterable[Ou
 
         empty = dict.fromkeys(tables)
         pending: list[Row] = []
+        characters = 0
         for table, row in function(row for batch in batches for row in batch.to_pylist()):
             pending.append({**empty, table: row})
-            if len(pending) >= ROWS_PER_BATCH:
+            characters += sum(len(value) for value in row.values() if isinstance(value, str))
+            if len(pending) >= ROWS_PER_BATCH or characters >= CHARACTERS_PER_BATCH:
                 yield pa.RecordBatch.from_pylist(pending, schema=arrow_schema)
-                pending = []
+                pending, characters = [], 0
         if pending:
             yield pa.RecordBatch.from_pylist(pending, schema=arrow_schema)
 
@@ -60,39 +64,38 @@ def without_duplicates(outcome: "DataFrame", table: str, key: str, existing: "Da
     from pyspark.sql import Window
     from pyspark.sql import functions as F
 
-    is_row = F.col(table).isNotNull()
-    key_column = F.col(f"{table}.{key}")
+    row, key_column = F.col(table), F.col(f"{table}.{key}")
     known = existing.select(F.col(key).alias("_known")).distinct()
-    order = Window.partitionBy("_key").orderBy(F.to_json(F.col(table)))
+    # Rows of other tables stay in the frame, each in a group of its own: a union of two filters would compute the
+    # outcome twice.
+    apart = F.xxhash64(F.to_json(F.struct(*outcome.columns))).cast("string")
+    order = Window.partitionBy("_group").orderBy(F.to_json(row))
     rows = (
-        outcome.filter(is_row)
-        .withColumn("_key", key_column)
+        outcome.withColumn("_group", F.coalesce(key_column, apart))
         .withColumn("_position", F.row_number().over(order))
-        .join(known, F.col("_key") == F.col("_known"), "left")
-        .withColumn("_duplicate", F.col("_known").isNotNull() | (F.col("_position") > 1))
+        .join(known, key_column == F.col("_known"), "left")
+        .withColumn("_duplicate", row.isNotNull() & (F.col("_known").isNotNull() | (F.col("_position") > 1)))
     )
-    reject_type = TABLES["rejects"].schema
     rejected = F.struct(
         F.lit(stage).alias("stage"),
-        F.concat_ws(" ", F.col("_key"), _uri(outcome, table)).alias("record_id"),
+        _record_id(outcome, table, key).alias("record_id"),
         F.lit("duplicate").alias("reason"),
         F.when(F.col("_known").isNotNull(), F.lit(f"already in {table}"))
         .otherwise(F.lit("earlier in the same batch"))
         .alias("detail"),
         F.lit("").alias("payload"),
-    ).cast(reject_type)
-    split = rows.select(
-        F.when(~F.col("_duplicate"), F.col(table)).alias(table),
-        F.when(F.col("_duplicate"), rejected).alias("rejects"),
-    )
-    others = [name for name in outcome.columns if name not in (table, "rejects")]
-    for name in others:
-        split = split.withColumn(name, F.lit(None).cast(TABLES[name].schema))
-    return split.unionByName(outcome.filter(~is_row))
+    ).cast(TABLES["rejects"].schema)
+    replaced = {
+        table: F.when(~F.col("_duplicate"), row),
+        "rejects": F.when(F.col("_duplicate"), rejected).otherwise(F.col("rejects")),
+    }
+    return rows.select(*[replaced.get(name, F.col(name)).alias(name) for name in outcome.columns])
 
 
-def _uri(outcome: "DataFrame", table: str) -> Any:
+def _record_id(outcome: "DataFrame", table: str, key: str) -> Any:
+    """The key with what tells the record apart from others of the same key: its place, else its document."""
     from pyspark.sql import functions as F
 
     fields = outcome.schema[table].dataType.fieldNames()  # type: ignore[attr-defined]
-    return F.col(f"{table}.uri") if "uri" in fields else F.lit(None).cast("string")
+    named = [name for name in (key, "uri", "doc_id") if name in fields][:2]
+    return F.concat_ws(" ", *(F.col(f"{table}.{name}") for name in dict.fromkeys(named)))

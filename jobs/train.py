@@ -1,0 +1,108 @@
+"""Train a model on shard sets: starts the trainer as a process of its own, one for each rank.
+
+Reads shard sets from the lakehouse's folder and writes ``models/<step>``: checkpoints, ``history.jsonl``, and the
+exported model in ``model``. A training whose result is there already is not repeated; one that was interrupted
+goes on from its newest complete checkpoint. The MLflow run is the trainer's own.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from jobs.lakehouse.stage import Job, Verb
+from udfs.config import Config
+from udfs.errors import ConfigError, EnvironmentProblem
+
+_CONFIGURATION_ERROR = 2
+
+
+class TrainConfig(Config):
+    """Which training, on what."""
+
+    # Short name of conf/training, or a path.
+    training: str
+    # Shard set -> share of the trained tokens.
+    sources: dict[str, float] = Field(min_length=1)
+    # Settings of the training file that are changed, as in the file.
+    set: dict[str, Any] = Field(default_factory=dict)
+    # Processes on this machine. On GPUs one for each; on a CPU one process with all cores is fastest for small models.
+    ranks: int = Field(default=1, ge=1)
+
+
+def train(config: TrainConfig, job: Job) -> dict[str, float]:
+    """Run the training to its end.
+
+    Raises:
+        ConfigError: the trainer finds its configuration or the shard sets wrong.
+        EnvironmentProblem: the training failed; its output says why.
+    """
+    output = job.lakehouse.path("models", job.step)
+    arguments = ["-m", "trainer", "--config", config.training]
+    for assignment in (*_assignments(config.set), *_assignments(_placement(config, job, output))):
+        arguments += ["--set", assignment]
+    launcher = []
+    if config.ranks > 1:
+        launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(config.ranks)]
+        arguments = arguments[1:]
+        launcher += ["-m"]
+    code = subprocess.run([sys.executable, *launcher, *arguments], env=_environment(config), check=False).returncode
+    if code == _CONFIGURATION_ERROR:
+        raise ConfigError(f"steps.{job.step}: the trainer refused its configuration; see its message above.")
+    if code:
+        raise EnvironmentProblem(
+            f"the training {job.step!r} ended with exit code {code}; its output is above. Start the same command again "
+            "to go on from the newest checkpoint."
+        )
+    return _last_metrics(output / "history.jsonl")
+
+
+def _placement(config: TrainConfig, job: Job, output: Path) -> dict[str, Any]:
+    lakehouse = job.lakehouse
+    return {
+        "data": {
+            "sources": {
+                name: {"path": str(lakehouse.path("shards", name)), "weight": weight}
+                for name, weight in config.sources.items()
+            }
+        },
+        "output_dir": str(output),
+        "tracking": {
+            "uri": lakehouse.tracking_uri,
+            "experiment": lakehouse.config.experiment,
+            "run_name": job.step,
+        },
+    }
+
+
+def _assignments(tree: dict[str, Any], prefix: str = "") -> list[str]:
+    found = []
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            found += _assignments(value, f"{prefix}{key}.")
+        else:
+            found.append(f"{prefix}{key}={json.dumps(value)}")
+    return found
+
+
+def _environment(config: TrainConfig) -> dict[str, str]:
+    cores = max(1, (os.cpu_count() or 1) // config.ranks)
+    return {"OMP_NUM_THREADS": str(cores), **os.environ}
+
+
+def _last_metrics(history: Path) -> dict[str, float]:
+    lines = history.read_text(encoding="utf-8").splitlines() if history.is_file() else []
+    last = json.loads(lines[-1]) if lines else {}
+    return {key: float(last[key]) for key in ("step", "tokens", "loss", "tokens_per_second") if key in last}
+
+
+VERB = Verb(name="train", config=TrainConfig, run=train, tracked=False)
+
+if __name__ == "__main__":
+    from jobs.cli import main
+
+    raise SystemExit(main(["train", *sys.argv[1:]]))
