@@ -7,11 +7,13 @@ goes on from its newest complete checkpoint. The MLflow run is the trainer's own
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import yaml
 from pydantic import Field
 
 from jobs.lakehouse.stage import Job, Verb
@@ -28,6 +30,8 @@ class TrainConfig(Config):
     training: str
     # Shard set -> share of the trained tokens.
     sources: dict[str, float] = Field(min_length=1)
+    # Exported with the model; the one the shards were made with.
+    tokenizer: str = "tokenizer"
     # Settings of the training file that are changed, as in the file.
     set: dict[str, Any] = Field(default_factory=dict)
     # Processes on this machine. On GPUs one for each; on a CPU one process with all cores is fastest for small models.
@@ -45,12 +49,18 @@ def train(config: TrainConfig, job: Job) -> dict[str, float]:
     arguments = ["-m", "trainer", "--config", config.training]
     for assignment in (*_assignments(config.set), *_assignments(_placement(config, job, output))):
         arguments += ["--set", assignment]
-    launcher = []
+    identity = _identity(arguments, config, job)
+    finished = _finished(output)
+    if finished == identity:
+        job.progress.step(job.step, f"{output / 'model'} is this training's result already")
+        return _last_metrics(output / "history.jsonl")
+    if finished is not None:
+        # The state belongs to a training that is done, and whose data or settings have changed since: begin anew.
+        shutil.rmtree(output / "checkpoints", ignore_errors=True)
     if config.ranks > 1:
         launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(config.ranks)]
-        arguments = arguments[1:]
-        launcher += ["-m"]
-    code = subprocess.run([sys.executable, *launcher, *arguments], env=_environment(config), check=False).returncode
+        arguments = [*launcher, *arguments]
+    code = subprocess.run([sys.executable, *arguments], env=_environment(config), check=False).returncode
     if code == _CONFIGURATION_ERROR:
         raise ConfigError(f"steps.{job.step}: the trainer refused its configuration; see its message above.")
     if code:
@@ -59,6 +69,25 @@ def train(config: TrainConfig, job: Job) -> dict[str, float]:
             "to go on from the newest checkpoint."
         )
     return _last_metrics(output / "history.jsonl")
+
+
+def _identity(arguments: list[str], config: TrainConfig, job: Job) -> str:
+    """What the trainer calls this training; it checks configuration and shard sets for it, without loading torch."""
+    command = [sys.executable, *arguments, "--dry-run"]
+    checked = subprocess.run(command, env=_environment(config), capture_output=True, text=True, check=False)
+    message = checked.stderr.strip().removeprefix("trainer: ")
+    if checked.returncode == _CONFIGURATION_ERROR:
+        raise ConfigError(f"steps.{job.step}: {message}")
+    if checked.returncode:
+        raise EnvironmentProblem(f"steps.{job.step}: {message}")
+    identity: str = yaml.safe_load(checked.stdout)["plan"]["identity"]
+    return identity
+
+
+def _finished(output: Path) -> str | None:
+    """Identity of the training whose model is in the folder; None where there is none."""
+    record = output / "model" / "training.json"
+    return json.loads(record.read_text(encoding="utf-8"))["identity"] if record.is_file() else None
 
 
 def _placement(config: TrainConfig, job: Job, output: Path) -> dict[str, Any]:
@@ -70,6 +99,7 @@ def _placement(config: TrainConfig, job: Job, output: Path) -> dict[str, Any]:
                 for name, weight in config.sources.items()
             }
         },
+        "tokenizer": str(lakehouse.path(config.tokenizer)),
         "output_dir": str(output),
         "tracking": {
             "uri": lakehouse.tracking_uri,

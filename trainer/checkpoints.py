@@ -132,7 +132,7 @@ def check(saved: Progress, expected: Progress, where: Path, allow_changed: bool)
         )
     if saved.world_size != expected.world_size and saved.stage:
         raise ConfigError(
-            f"the checkpoint {where} was made by {saved.world_size} ranks, this is {expected.world_size}. Start as many."
+            f"the checkpoint {where} was made by {saved.world_size} ranks, not {expected.world_size}. Start that many."
         )
 
 

@@ -25,19 +25,19 @@ class ModelConfig(Config):
 
     # Local Hugging Face folder to continue from; every other field is then read from its config.json.
     init_from: str | None = None
-    hidden_size: int | None = Field(None, ge=1)
-    intermediate_size: int | None = Field(None, ge=1)
-    num_hidden_layers: int | None = Field(None, ge=1)
-    num_attention_heads: int | None = Field(None, ge=1)
-    num_key_value_heads: int | None = Field(None, ge=1)
+    hidden_size: int | None = Field(default=None, ge=1)
+    intermediate_size: int | None = Field(default=None, ge=1)
+    num_hidden_layers: int | None = Field(default=None, ge=1)
+    num_attention_heads: int | None = Field(default=None, ge=1)
+    num_key_value_heads: int | None = Field(default=None, ge=1)
     # Rows of the embedding; null takes the tokenizer's. A published size can be asked for by number.
-    vocab_size: int | None = Field(None, ge=1)
-    max_position_embeddings: int = Field(2048, ge=1)
-    rope_theta: float = Field(10000.0, gt=0)
+    vocab_size: int | None = Field(default=None, ge=1)
+    max_position_embeddings: int = Field(default=2048, ge=1)
+    rope_theta: float = Field(default=10000.0, gt=0)
     # 1e-5 as in Mistral-7B and the published models; transformers' own default is 1e-6.
-    rms_norm_eps: float = Field(1e-5, gt=0)
+    rms_norm_eps: float = Field(default=1e-5, gt=0)
     tie_word_embeddings: bool = False
-    initializer_range: float = Field(0.02, gt=0)
+    initializer_range: float = Field(default=0.02, gt=0)
 
     @model_validator(mode="after")
     def _complete(self) -> "ModelConfig":
@@ -64,15 +64,16 @@ class SourceConfig(Config):
     # Folder with manifest.json.
     path: str
     # Share of the trained tokens, relative to the other sources.
-    weight: float = Field(1.0, gt=0)
+    weight: float = Field(default=1.0, gt=0)
     # A training that would repeat the set more often than this is refused; null allows any number.
-    max_repeats: float | None = Field(None, gt=0)
+    max_repeats: float | None = Field(default=None, gt=0)
 
 
 class DataConfig(Config):
     """What is trained on, and in which order."""
 
-    sequence_length: int = Field(ge=2)
+    # Tokens of a row; null takes that of the shard sets. A number refuses sets of any other.
+    sequence_length: int | None = Field(default=None, ge=2)
     sources: dict[str, SourceConfig] = Field(min_length=1)
     seed: int = 0
     # A checkpoint remembers the content of its data; continuing it on other data needs this consent.
@@ -84,19 +85,19 @@ class OptimizerConfig(Config):
 
     lr: float = Field(gt=0)
     betas: tuple[float, float] = (0.9, 0.95)
-    eps: float = Field(1e-8, gt=0)
-    weight_decay: float = Field(0.1, ge=0)
-    gradient_clipping: float = Field(1.0, gt=0)
+    eps: float = Field(default=1e-8, gt=0)
+    weight_decay: float = Field(default=0.1, ge=0)
+    gradient_clipping: float = Field(default=1.0, gt=0)
 
 
 class Span(Config):
     """A stretch of training, in exactly one unit."""
 
-    steps: int | None = Field(None, ge=0)
+    steps: int | None = Field(default=None, ge=0)
     # Trained tokens, padding left out; reached to within one step.
-    tokens: int | None = Field(None, ge=0)
+    tokens: int | None = Field(default=None, ge=0)
     # Share of the whole training; for a warm-up only.
-    fraction: float | None = Field(None, ge=0, le=1)
+    fraction: float | None = Field(default=None, ge=0, le=1)
 
     @model_validator(mode="after")
     def _one_unit(self) -> "Span":
@@ -111,7 +112,7 @@ class ScheduleConfig(Config):
     name: Literal["cosine", "linear", "constant"] = "cosine"
     warmup: Span = Span(fraction=0.02)
     # 0.1 of the peak at the end, the custom of from-scratch language models.
-    final_ratio: float = Field(0.1, ge=0, le=1)
+    final_ratio: float = Field(default=0.1, ge=0, le=1)
 
 
 class BatchConfig(Config):
@@ -126,8 +127,8 @@ class BatchConfig(Config):
 class CheckpointConfig(Config):
     """When the state is saved. It is also saved at the end and on SIGTERM."""
 
-    every_steps: int = Field(1000, ge=1)
-    keep_last: int = Field(2, ge=1)
+    every_steps: int = Field(default=1000, ge=1)
+    keep_last: int = Field(default=2, ge=1)
 
 
 class TrackingConfig(Config):
@@ -163,7 +164,7 @@ class TrainingConfig(Config):
     checkpoints: CheckpointConfig = CheckpointConfig()
     tracking: TrackingConfig = TrackingConfig()
     output_dir: str
-    log_every: int = Field(10, ge=1)
+    log_every: int = Field(default=10, ge=1)
 
     @field_validator("objective")
     @classmethod
@@ -178,11 +179,6 @@ class TrainingConfig(Config):
     def _consistent(self) -> "TrainingConfig":
         if self.duration.fraction is not None or (self.duration.steps or self.duration.tokens or 0) < 1:
             raise ValueError("duration: give steps or tokens, at least 1")
-        if self.model.init_from is None and self.data.sequence_length > self.model.max_position_embeddings:
-            raise ValueError(
-                f"data.sequence_length {self.data.sequence_length} is longer than model.max_position_embeddings "
-                f"{self.model.max_position_embeddings}"
-            )
         if self.batch.sequences % self.batch.micro_batch:
             raise ValueError(
                 f"batch.sequences {self.batch.sequences} must be a multiple of batch.micro_batch "
@@ -196,7 +192,8 @@ class TrainingConfig(Config):
         Args:
             manifests: fingerprint of each source's shard set.
         """
-        free = {"checkpoints", "tracking", "output_dir", "log_every", "deepspeed"}
+        # The shard sets name the tokenizer by its hash; its place, theirs and the ranks' division change nothing.
+        free = {"checkpoints", "tracking", "output_dir", "log_every", "deepspeed", "tokenizer"}
         tree = self.model_dump(mode="json", exclude=free)
         for name, source in tree["data"]["sources"].items():
             source["path"] = manifests[name]

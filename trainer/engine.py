@@ -1,8 +1,8 @@
 """The DeepSpeed engine: set up from the configuration, and one exact optimizer step.
 
-DeepSpeed averages gradients over ranks. Our loss is a sum, so it is scaled by (ranks / weight of the global batch) before
-the backward pass; the gradient is then that of sum(weight x cross-entropy) / sum(weight) over the whole global batch,
-whatever the number of ranks and micro-batches.
+DeepSpeed averages gradients over ranks. Our loss is a sum, so it is scaled by (ranks / weight of the global batch)
+before the backward pass; the gradient is then that of sum(weight x cross-entropy) / sum(weight) over the whole global
+batch, whatever the number of ranks and micro-batches.
 """
 
 import logging

@@ -91,14 +91,10 @@ def _train(config: TrainingConfig, world: World) -> None:
     )
     checkpoints = Checkpoints(output / CHECKPOINTS, config.checkpoints.keep_last, world)
     resumed = checkpoints.resume(engine, fresh, config.data.allow_changed)
-    progress = replace(
-        fresh,
-        **(
-            {key: getattr(resumed, key) for key in ("step", "position", "tokens", "skipped", "run_id")}
-            if resumed
-            else {}
-        ),
-    )
+    progress = fresh
+    if resumed:
+        taken = ("step", "position", "tokens", "skipped", "run_id")
+        progress = replace(fresh, **{name: getattr(resumed, name) for name in taken})
     if world.main:
         kind = f"{parameters:,} parameters, {planned.steps:,} steps of {planned.tokens_per_step:,.0f} tokens"
         print(f"{kind}; {'from step ' + str(progress.step) if resumed else 'from the start'}", flush=True)

@@ -54,10 +54,18 @@ def open_sets(config: TrainingConfig) -> dict[str, ShardSet]:
     needs_roles = bool((role_weights(config.objective) != 1).any())
     for name, entry in sets.items():
         manifest = entry.manifest
-        if manifest.sequence_length != config.data.sequence_length:
+        expected = config.data.sequence_length or first.manifest.sequence_length
+        if manifest.sequence_length != expected:
             raise ConfigError(
-                f"data.sources.{name}: rows of {manifest.sequence_length} tokens, but data.sequence_length is "
-                f"{config.data.sequence_length}. Shard the set again or change the setting."
+                f"data.sources.{name}: rows of {manifest.sequence_length} tokens, but {expected} are wanted "
+                f"({'data.sequence_length' if config.data.sequence_length else f'as in {first_name}'}). Shard one of "
+                "them again or change the setting."
+            )
+        longest = config.model.max_position_embeddings
+        if config.model.init_from is None and manifest.sequence_length > longest:
+            raise ConfigError(
+                f"data.sources.{name}: rows of {manifest.sequence_length} tokens are longer than "
+                f"model.max_position_embeddings {longest}."
             )
         if manifest.tokenizer_hash != first.manifest.tokenizer_hash:
             raise ConfigError(
