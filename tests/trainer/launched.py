@@ -1,0 +1,157 @@
+"""What one rank of ``test_equivalence`` does: trains a little in many ways, and writes what it saw as JSON.
+
+torchrun --nproc-per-node N -m tests.trainer.launched <folder of the sets> <file>
+"""
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from trainer.checkpoints import Checkpoints, Progress
+from trainer.config import TrainingConfig, batch_shape, resolve
+from trainer.data import Batch, Loader
+from trainer.distributed import World, join, leave
+from trainer.engine import Engine
+from trainer.loss import LanguageModelLoss
+from trainer.model import build_model, model_config
+from trainer.objective import role_weights
+from trainer.sources import mixture, open_sets
+
+STEPS = 5
+LR = 1e-2
+
+
+def configuration(root: Path, *changes: str) -> TrainingConfig:
+    """A model of 60 thousand parameters on two sets with roles, learning pairs more than contexts."""
+    model = "{hidden_size: 64, intermediate_size: 96, num_hidden_layers: 2, num_attention_heads: 2}"
+    return resolve(
+        "tiny",
+        [
+            f"model={model}",
+            *(f"data.sources.{name}.path={root / name}" for name in ("one", "two")),
+            f"output_dir={root / 'out'}",
+            "objective={context: 0.25, instruction: 1.0, response: 1.0}",
+            "batch={sequences: 8, micro_batch: 8}",
+            "precision=fp32",
+            "matmul_precision=highest",
+            *changes,
+        ],
+    )
+
+
+class Run:
+    """A training that is driven step by step."""
+
+    def __init__(self, config: TrainingConfig, world: World) -> None:
+        sets = open_sets(config)
+        shape = model_config(config.model, next(iter(sets.values())).manifest.vocab_size, 1, 2)
+        self.module = LanguageModelLoss(build_model(config.model, shape, world.device, config.seed))
+        self.world = world
+        self.config = config
+        micro, _ = batch_shape(config, world.size)
+        weights = role_weights(config.objective)
+        order = mixture(config, sets)
+        self.loader = Loader(order, list(sets.values()), weights, config.batch.sequences, micro, world.rank, world.size)
+
+    def batches(self, step: int) -> tuple[list[Batch], float]:
+        """This rank's micro-batches, and the weight of the global batch."""
+        batches = self.loader.read(step * self.config.batch.sequences)
+        return batches, self.world.sum(sum(float(batch.weights.sum()) for batch in batches))[0]
+
+    def steps(self, engine: Engine, first: int, last: int) -> list[list[float]]:
+        """``[loss, gradient norm]`` of each step."""
+        seen = []
+        for step in range(first, last):
+            batches, weight = self.batches(step)
+            result = engine.step(batches, weight, LR)
+            assert result.applied
+            seen.append([self.world.sum(float(result.loss_sum))[0] / weight, result.grad_norm])
+        return seen
+
+
+def plain(config: TrainingConfig, world: World) -> list[list[float]]:
+    """The same training as a loop of torch alone."""
+    run = Run(config, world)
+    matrices = [entry for entry in run.module.parameters() if entry.ndim >= 2]
+    vectors = [entry for entry in run.module.parameters() if entry.ndim < 2]
+    optimizer = torch.optim.AdamW(
+        [{"params": matrices, "weight_decay": config.optimizer.weight_decay}, {"params": vectors, "weight_decay": 0.0}],
+        lr=LR,
+        betas=config.optimizer.betas,
+        eps=config.optimizer.eps,
+    )
+    seen = []
+    for step in range(STEPS):
+        batches, weight = run.batches(step)
+        total = sum((run.module(batch) for batch in batches), torch.zeros(())) / weight
+        total.backward()
+        norm = torch.nn.utils.clip_grad_norm_(run.module.parameters(), config.optimizer.gradient_clipping)
+        optimizer.step()
+        optimizer.zero_grad()
+        seen.append([float(total), float(norm)])
+    return seen
+
+
+def resumed(config: TrainingConfig, world: World, folder: Path) -> list[list[float]]:
+    """Two steps, a checkpoint, and the rest in a new engine."""
+    checkpoints = Checkpoints(folder, 1, world)
+    run = Run(config, world)
+    engine = Engine(config, run.module, world)
+    here = Progress(manifests={}, stage=engine.stage, world_size=world.size)
+    first = run.steps(engine, 0, 2)
+    checkpoints.save(engine, replace(here, step=2, position=16))
+    again = Run(config, world)
+    engine = Engine(config, again.module, world)
+    progress = checkpoints.resume(engine, here, allow_changed=False)
+    assert progress is not None and progress.step == 2 and progress.position == 16
+    return first + again.steps(engine, 2, STEPS)
+
+
+def poisoned(config: TrainingConfig, world: World) -> dict[str, Any]:
+    """A step with a gradient that is not finite, between healthy ones."""
+    run = Run(config, world)
+    engine = Engine(config, run.module, world)
+    run.steps(engine, 0, 1)
+    before = engine.state_dict()
+    batches, weight = run.batches(1)
+    if world.rank == world.size - 1:
+        batches[-1] = replace(batches[-1], weights=torch.full_like(batches[-1].weights, float("inf")))
+    result = engine.step(batches, weight, LR)
+    after = engine.state_dict()
+    unchanged = before is None or after is None or all(before[name].equal(after[name]) for name in before)
+    following = run.steps(engine, 2, 3)
+    return {"applied": result.applied, "unchanged": unchanged, "following": following[0][0]}
+
+
+def main(root: Path, file: Path) -> None:
+    """Every way, in one process group."""
+    world = join()
+    torch.set_num_threads(1)
+    seen: dict[str, Any] = {}
+    for stage in range(4):
+        for micro in (4, 1):
+            config = configuration(root, f"deepspeed=zero{stage}", f"batch.micro_batch={micro}")
+            run = Run(config, world)
+            engine = Engine(config, run.module, world)
+            seen[f"zero{stage} micro {micro}"] = run.steps(engine, 0, STEPS)
+            state = engine.state_dict()
+            if state is not None:
+                seen[f"weights zero{stage} micro {micro}"] = [float(value.double().norm()) for value in state.values()]
+        untied = configuration(root, f"deepspeed=zero{stage}", "model.tie_word_embeddings=false")
+        run = Run(untied, world)
+        seen[f"untied zero{stage}"] = run.steps(Engine(untied, run.module, world), 0, 2)
+        seen[f"resumed zero{stage}"] = resumed(config, world, file.with_suffix("") / f"zero{stage}")
+        seen[f"poisoned zero{stage}"] = poisoned(config, world)
+    if world.size == 1:
+        seen["plain"] = plain(configuration(root), world)
+    if world.main:
+        file.write_text(json.dumps(seen), encoding="utf-8")
+    leave()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))

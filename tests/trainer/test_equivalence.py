@@ -1,0 +1,72 @@
+"""One result, however it is computed: ranks, ZeRO stages, accumulation, interruption, and a loop of torch alone."""
+
+import json
+import os
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from tests.trainer.shard_sets import write_set
+
+LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
+WAYS = [f"zero{stage} micro {micro}" for stage in range(4) for micro in (4, 1)]
+STAGES = [f"zero{stage}" for stage in range(4)]
+
+
+@pytest.fixture(scope="module")
+def seen(tmp_path_factory: pytest.TempPathFactory) -> dict[int, dict[str, Any]]:
+    """What one rank and two ranks saw."""
+    root = tmp_path_factory.mktemp("equivalence")
+    write_set(root, "one", 120, roles=True)
+    write_set(root, "two", 60, roles=True)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+    found = {}
+    for ranks in (1, 2):
+        file = root / f"{ranks}.json"
+        command = [*LAUNCH, str(ranks), "-m", "tests.trainer.launched", str(root), str(file)]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-6000:]
+        found[ranks] = json.loads(file.read_text(encoding="utf-8"))
+    return found
+
+
+def _close(found: list[list[float]], wanted: list[list[float]]) -> None:
+    for (loss, norm), (other_loss, other_norm) in zip(found, wanted, strict=True):
+        assert loss == pytest.approx(other_loss, rel=1e-5)
+        assert norm == pytest.approx(other_norm, rel=1e-4)
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_every_way_equals_a_loop_of_torch_alone(seen: dict[int, dict[str, Any]], ranks: int, way: str) -> None:
+    _close(seen[ranks][way], seen[1]["plain"])
+    weights = pytest.approx(seen[1]["weights zero0 micro 4"], rel=1e-4)
+    assert seen[ranks][f"weights {way}"] == weights
+
+
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_a_head_of_its_own_equals_at_every_stage(seen: dict[int, dict[str, Any]], ranks: int, stage: str) -> None:
+    _close(seen[ranks][f"untied {stage}"], seen[1]["untied zero0"])
+
+
+def test_something_is_learned(seen: dict[int, dict[str, Any]]) -> None:
+    losses = [loss for loss, _ in seen[1]["plain"]]
+    assert losses[-1] < losses[0] - 0.3
+
+
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_resumed_equals_uninterrupted(seen: dict[int, dict[str, Any]], ranks: int, stage: str) -> None:
+    _close(seen[ranks][f"resumed {stage}"], seen[1]["plain"])
+
+
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_a_step_that_is_not_finite_is_skipped(seen: dict[int, dict[str, Any]], ranks: int, stage: str) -> None:
+    outcome = seen[ranks][f"poisoned {stage}"]
+    assert outcome["applied"] is False
+    assert outcome["unchanged"] is True
+    assert outcome["following"] == pytest.approx(seen[1]["poisoned zero0"]["following"], rel=1e-5)
