@@ -1,0 +1,48 @@
+"""Which checkpoints count, and which may be continued. Saving and loading are in test_equivalence and test_training."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from trainer.checkpoints import MARKER, Progress, check, complete, remove
+from udfs.errors import ConfigError
+
+SAVED = Progress(step=4, manifests={"raw": "a", "tuning": "b"}, order="o", model="m", stage=1, world_size=2)
+
+
+def test_only_whole_checkpoints_count(tmp_path: Path) -> None:
+    for name, marked in [("step-00000010", True), ("step-00000009", True), ("step-00000011", False)]:
+        (tmp_path / name).mkdir()
+        if marked:
+            (tmp_path / name / MARKER).write_text("{}")
+    (tmp_path / ".step-00000012.part").mkdir()
+    (tmp_path / ".step-00000012.part" / MARKER).write_text("{}")
+    assert [entry.name for entry in complete(tmp_path)] == ["step-00000009", "step-00000010"]
+    remove(complete(tmp_path)[0])
+    assert [entry.name for entry in complete(tmp_path)] == ["step-00000010"]
+
+
+def test_the_same_data_and_world_go_on() -> None:
+    check(SAVED, replace(SAVED, step=0), Path("c"), allow_changed=False)
+    check(replace(SAVED, stage=0), replace(SAVED, stage=0, world_size=5), Path("c"), allow_changed=False)
+
+
+@pytest.mark.parametrize(
+    ("now", "said"),
+    [
+        (replace(SAVED, manifests={"raw": "a", "tuning": "c"}), "shard sets tuning"),
+        (replace(SAVED, manifests={"raw": "a"}), "shard sets tuning"),
+        (replace(SAVED, order="p"), "mixture weights or the data seed"),
+        (replace(SAVED, model="n"), "another model"),
+        (replace(SAVED, stage=2), "ZeRO stage 1, not 2"),
+        (replace(SAVED, world_size=1), "2 ranks, not 1"),
+    ],
+)
+def test_another_training_is_refused(now: Progress, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        check(SAVED, now, Path("checkpoints/step-00000004"), allow_changed=False)
+
+
+def test_changed_data_may_be_allowed() -> None:
+    check(SAVED, replace(SAVED, manifests={"raw": "z"}, order="p"), Path("c"), allow_changed=True)

@@ -1,0 +1,181 @@
+"""The command, as it is used: trained, killed, resumed, stopped, exported."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from mlflow import MlflowClient
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from tests.trainer.shard_sets import write_set
+from trainer.data import collate
+from trainer.loss import LanguageModelLoss
+from trainer.sources import ShardSet
+from trainer.tracking import read_history
+from udfs.tokens import load_tokenizer
+
+STEPS = 24
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("training")
+    write_set(folder, "raw", 200)
+    return folder
+
+
+def _command(root: Path, output: Path, *changes: str) -> list[str]:
+    settings = [
+        f"data.sources.raw.path={root / 'raw'}",
+        f"output_dir={output}",
+        "model={hidden_size: 64, intermediate_size: 96, num_hidden_layers: 2}",
+        "batch={sequences: 8, micro_batch: 4}",
+        f"duration={{steps: {STEPS}, tokens: null}}",
+        "deepspeed=zero1",
+        "precision=fp32",
+        "matmul_precision=highest",
+        "checkpoints.every_steps=5",
+        "log_every=1",
+        f"tracking.uri=sqlite:///{root / 'mlflow.db'}",
+        *changes,
+    ]
+    return [
+        sys.executable,
+        "-m",
+        "trainer",
+        "--config",
+        "tiny",
+        *(part for entry in settings for part in ("--set", entry)),
+    ]
+
+
+def _environment() -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, env=_environment(), capture_output=True, text=True, check=False)
+
+
+def _interrupt(command: list[str], moment: Callable[[], bool], number: int) -> int:
+    """Send the signal once ``moment()`` has come; returns the exit code."""
+    with subprocess.Popen(command, env=_environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        while not moment():
+            assert process.poll() is None, "it ended before it could be interrupted"
+            time.sleep(0.005)
+        process.send_signal(number)
+        return process.wait()
+
+
+def _lines(output: Path) -> list[dict[str, Any]]:
+    return read_history(output / "history.jsonl")
+
+
+def _losses(output: Path) -> list[float]:
+    lines = _lines(output)
+    assert [line["step"] for line in lines] == list(range(1, STEPS + 1))
+    return [line["loss"] for line in lines]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(root: Path) -> Path:
+    output = root / "undisturbed"
+    done = _run(_command(root, output))
+    assert done.returncode == 0, done.stderr[-4000:]
+    # Nothing but our own lines on stdout.
+    assert [line.split()[0] for line in done.stdout.splitlines()[1:]] == ["step"] * STEPS
+    return output
+
+
+def test_killed_and_resumed_equals_undisturbed(root: Path, undisturbed: Path) -> None:
+    output = root / "killed"
+    command = _command(root, output)
+    for step in (7, 18):
+        assert _interrupt(command, lambda: len(_lines(output)) >= step, signal.SIGKILL) == -signal.SIGKILL  # noqa: B023
+    done = _run(command)
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert "from step 15" in done.stdout or "from step 20" in done.stdout
+    assert _losses(output) == _losses(undisturbed)
+    records = [json.loads((folder / "model" / "training.json").read_text()) for folder in (output, undisturbed)]
+    assert records[0]["tokens"] == records[1]["tokens"]
+    client = MlflowClient(f"sqlite:///{root / 'mlflow.db'}")
+    runs = [client.get_run(record["run_id"]) for record in records]
+    assert [run.info.run_name for run in runs] == ["killed", "undisturbed"]
+    assert [run.info.status for run in runs] == ["FINISHED", "FINISHED"]
+    found = client.search_runs([runs[0].info.experiment_id], "run_name = 'killed'")
+    assert len(found) == 1 and "resumed_from_step" in found[0].data.tags
+
+
+def test_stopped_by_sigterm_saves_and_goes_on(root: Path, undisturbed: Path) -> None:
+    output = root / "stopped"
+    command = _command(root, output)
+    assert _interrupt(command, lambda: len(_lines(output)) >= 6, signal.SIGTERM) == 143
+    steps = len(_lines(output))
+    markers = sorted((output / "checkpoints").glob("step-*/COMPLETE"))
+    progress = json.loads(markers[-1].read_text())
+    assert progress["step"] == steps
+    run = MlflowClient(f"sqlite:///{root / 'mlflow.db'}").get_run(progress["run_id"])
+    assert run.info.status == "KILLED"
+    assert _run(command).returncode == 0
+    assert _losses(output) == _losses(undisturbed)
+
+
+def test_a_finished_training_is_not_repeated(root: Path, undisturbed: Path) -> None:
+    model = undisturbed / "model" / "model.safetensors"
+    before = model.stat().st_mtime_ns
+    done = _run(_command(root, undisturbed))
+    assert done.returncode == 0 and "already" in done.stdout
+    assert model.stat().st_mtime_ns == before
+
+
+def test_changed_data_are_refused(root: Path, undisturbed: Path) -> None:
+    write_set(root, "more", 120)
+    changed = _command(root, undisturbed, f"data.sources.more.path={root / 'more'}")
+    done = _run(changed)
+    assert done.returncode == 2
+    assert "shard sets more changed" in done.stderr and "data.allow_changed=true" in done.stderr
+
+
+def test_exported_model(root: Path, undisturbed: Path) -> None:
+    folder = undisturbed / "model"
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    ours = load_tokenizer(root / "tokenizer")
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "config.json",
+        "generation_config.json",
+        "model.safetensors",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "training.json",
+    ]
+    assert model.config.architectures == ["MistralForCausalLM"] and model.config.use_cache
+    assert model.dtype == torch.float32
+    settings = model.generation_config
+    assert (settings.bos_token_id, settings.eos_token_id, settings.pad_token_id) == (
+        ours.bos_id,
+        ours.eos_id,
+        ours.pad_id,
+    )
+    assert tokenizer("abc def").input_ids == [ours.bos_id, *ours.encode("abc def")]
+    tokens = tokenizer("abc def", return_tensors="pt")
+    generated = model.generate(**tokens, max_new_tokens=4, do_sample=False)
+    assert generated.shape[1] > tokens.input_ids.shape[1]
+    # What was exported is what was trained: the loss of the last step, up to one step's progress.
+    last = _losses(undisturbed)[-1]
+    sets = ShardSet(root / "raw")
+    rows = [sets.locate(row) for row in range(16)]
+    ids = np.stack([reader.input_ids(row) for reader, row in rows])
+    batch = collate(ids, [reader.lengths(row) for reader, row in rows], np.ones(ids.shape, np.float32), [(0, 0)] * 16)
+    with torch.no_grad():
+        loss = float(LanguageModelLoss(model)(batch)) / len(batch.positions)
+    assert loss == pytest.approx(last, abs=0.2)
