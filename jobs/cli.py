@@ -33,6 +33,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
 
 
+def console() -> None:
+    """The command as a program. Raises SystemExit on failure, since a wheel task ignores what a function returns."""
+    code = main()
+    if code:
+        raise SystemExit(code)
+
+
 def _parser(verbs: dict[str, str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="ipt", description="Instruction Pre-Training on the lakehouse: raw text to training data to models."

@@ -49,10 +49,15 @@ def _transform(files: "DataFrame", config: CollectConfig, job: Job) -> "DataFram
     return outcome
 
 
+def _check(config: CollectConfig, job: Job) -> None:
+    located(config.sources, job)
+
+
 VERB = Verb(
     name="collect",
     config=CollectConfig,
     stage=Stage(source=_source, writes=(*_TABLES, "rejects"), transform=_transform, reads=_TABLES),
+    check=_check,
 )
 
 if __name__ == "__main__":

@@ -44,10 +44,8 @@ class CurateConfig(Config):
         return self
 
 
-def _source(config: CurateConfig, job: Job) -> "DataFrame":
-    # Loaded here first, so that a wrong path is one message rather than a failed task.
+def _check(config: CurateConfig, job: Job) -> None:
     load_tokenizer(job.lakehouse.path(config.tokenizer))
-    return job.lakehouse.stream("raw_documents", config.files_per_batch)
 
 
 def _transform(batch: "DataFrame", config: CurateConfig, job: Job) -> "DataFrame":
@@ -89,9 +87,8 @@ def _chunked(outcome: "DataFrame", config: CurateConfig, job: Job) -> "DataFrame
 VERB = Verb(
     name="curate",
     config=CurateConfig,
-    stage=Stage(
-        source=_source, writes=("documents", "rejects"), transform=_transform, reads=("raw_documents", "documents")
-    ),
+    stage=Stage(source="raw_documents", writes=("documents", "rejects"), transform=_transform, reads=("documents",)),
+    check=_check,
 )
 
 if __name__ == "__main__":

@@ -46,10 +46,15 @@ def _transform(files: "DataFrame", config: IngestConfig, job: Job) -> "DataFrame
     return without_duplicates(outcome, "raw_documents", "doc_id", job.lakehouse.read("raw_documents"), STAGE)
 
 
+def _check(config: IngestConfig, job: Job) -> None:
+    located(config.sources, job)
+
+
 VERB = Verb(
     name="ingest",
     config=IngestConfig,
     stage=Stage(source=_source, writes=("raw_documents", "rejects"), transform=_transform, reads=("raw_documents",)),
+    check=_check,
 )
 
 if __name__ == "__main__":

@@ -116,7 +116,9 @@ def _ordered(steps: dict[str, dict[str, Any]]) -> list[str]:
 
 
 def _below_steps(assignment: str, steps: set[str]) -> str:
-    section = assignment.partition(".")[0]
+    section = assignment.partition("=")[0].partition(".")[0]
+    if "=" not in assignment:
+        raise ConfigError(f"--set {assignment!r} is not of the form step.key=value.")
     if section in steps:
         return f"steps.{assignment}"
     if section in ("lakehouse", "steps"):

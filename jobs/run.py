@@ -43,6 +43,8 @@ class Runner:
         verb = load_verb(step.verb)
         job = Job(self.lakehouse, step.name, step.config, self.session, continuous=continuous, progress=self.progress)
         self.lakehouse.root.mkdir(parents=True, exist_ok=True)
+        if verb.check is not None:
+            verb.check(step.config, job)
         self.progress.step(step.name, "started")
         started = time.monotonic()
 
@@ -59,7 +61,7 @@ class Runner:
 
             with track(self.lakehouse, step.name, step.verb, step.config.model_dump(mode="json")) as run:
                 job.run_id = run.run_id
-                read = {table: self.lakehouse.version(table) for table in verb.inputs()}
+                read = {table: self.lakehouse.version(table) for table in verb.inputs(step.config)}
                 counts = work()
                 run.log({**counts, "seconds": time.monotonic() - started})
                 run.tables("read", read)
@@ -91,7 +93,7 @@ def describe(pipeline: Pipeline, steps: Sequence[Step]) -> str:
         verb = load_verb(step.verb)
         tree["steps"][step.name] = {"verb": step.verb, **step.config.model_dump(mode="json")}
         lines.append(f"{step.name} ({step.verb})")
-        for label, tables in (("reads", verb.inputs()), ("writes", verb.outputs())):
+        for label, tables in (("reads", verb.inputs(step.config)), ("writes", verb.outputs())):
             lines += [f"  {label:<7} {lakehouse.location(table)}{_versions(lakehouse, table)}" for table in tables]
         for source in getattr(step.config, "sources", ()):
             path = getattr(source, "path", None)

@@ -303,7 +303,17 @@ def _counts(manifest: Manifest) -> dict[str, float]:
     }
 
 
-VERB = Verb(name="shard", config=ShardConfig, run=shard, reads=tuple(TEXTS), writes=WRITES)
+def _check(config: ShardConfig, job: Job) -> None:
+    from udfs.tokens import load_tokenizer
+
+    load_tokenizer(job.lakehouse.path(config.tokenizer))
+
+
+def _reads(config: ShardConfig) -> tuple[str, ...]:
+    return (config.table,)
+
+
+VERB = Verb(name="shard", config=ShardConfig, run=shard, reads=_reads, writes=WRITES, check=_check)
 
 if __name__ == "__main__":
     from jobs.cli import main

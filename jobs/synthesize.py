@@ -16,6 +16,7 @@ from jobs.lakehouse.stage import Job, Stage, Verb
 from udfs.config import Config
 from udfs.synthesis.chains import CHAIN_COLUMN, ROUND_COLUMN, synthesize_partition
 from udfs.synthesis.engines import EngineConfig
+from udfs.tokens import load_tokenizer
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -101,8 +102,12 @@ def preview(config: SynthesizeConfig, job: Job, n: int) -> None:
             console.print(f"\n[red]{piece['reason']}[/] {escape(piece['text'])}")
 
 
+def _check(config: SynthesizeConfig, job: Job) -> None:
+    load_tokenizer(job.lakehouse.path(config.engine.model))
+
+
 STAGE = Stage(source="documents", writes=("syntheses", "rejects"), transform=synthesize)
-VERB = Verb(name="synthesize", config=SynthesizeConfig, stage=STAGE, preview=preview)
+VERB = Verb(name="synthesize", config=SynthesizeConfig, stage=STAGE, preview=preview, check=_check)
 
 if __name__ == "__main__":
     from jobs.cli import main

@@ -88,12 +88,10 @@ def _read(path: Path, kind: str, seen: tuple[Path, ...]) -> dict[str, Any]:
 
 
 def merge(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
-    """``base`` with ``change`` laid over it: mappings merge, other values replace, null removes the key."""
+    """``base`` with ``change`` laid over it: mappings merge key by key, every other value (null too) replaces."""
     merged = dict(base)
     for key, value in change.items():
-        if value is None:
-            merged.pop(key, None)
-        elif isinstance(value, Mapping) and isinstance(merged.get(key), Mapping):
+        if isinstance(value, Mapping) and isinstance(merged.get(key), Mapping):
             merged[key] = merge(merged[key], value)
         else:
             merged[key] = value

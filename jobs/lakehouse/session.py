@@ -83,11 +83,9 @@ def start(target: TargetConfig, app_name: str) -> "SparkSession":
 
             builder = configure_spark_with_delta_pip(builder)
     try:
-        session = builder.getOrCreate()
-        session.sparkContext.setLogLevel("ERROR") if hasattr(session, "_jsc") else None
+        return builder.getOrCreate()
     except Exception as error:
         raise _explained(error) from error
-    return session
 
 
 def check_java() -> None:
@@ -114,9 +112,9 @@ def _explained(error: Exception) -> Exception:
     if any(sign in text for sign in ("ClassNotFoundException", "unresolved dependency", "gateway process exited")):
         return EnvironmentProblem(
             f"the Spark session did not start; the JARs of {DELTA_PACKAGE} could not be had. "
-            "They come from a Maven repository on the first start. Behind a mirror set `spark.jars.repositories` "
-            "or `spark.jars.ivySettings` in the target's settings; without any repository put the JARs into a folder and "
-            "name it as the target's `jars`; under spark-submit pass --packages. "
+            "They come from a Maven repository on the first start. Behind a mirror set `spark.jars.repositories` or "
+            "`spark.jars.ivySettings` in the target's settings; without any repository put the JARs into a folder "
+            "and name it as the target's `jars`; under spark-submit pass --packages. "
             f"Spark said: {text.splitlines()[0] if text else type(error).__name__}"
         )
     return error

@@ -53,17 +53,20 @@ class Verb:
     config: type[Config]
     stage: Stage | None = None
     run: "Callable[[Any, Job], dict[str, float]] | None" = None
-    reads: tuple[str, ...] = ()
+    # Tables, or what gives them from the configuration.
+    reads: "tuple[str, ...] | Callable[[Any], tuple[str, ...]]" = ()
     writes: tuple[str, ...] = ()
+    # Raises ConfigError where a path of the configuration is not there; runs before Spark starts.
+    check: "Callable[[Any, Job], object] | None" = None
     # Shows finished examples without writing: `(config, job, n)`.
     preview: "Callable[[Any, Job, int], None] | None" = None
     # Whether the job itself is an MLflow run; the trainer makes its own.
     tracked: bool = True
 
-    def inputs(self) -> tuple[str, ...]:
+    def inputs(self, config: Config) -> tuple[str, ...]:
         """Tables the verb reads."""
         if self.stage is None:
-            return self.reads
+            return self.reads(config) if callable(self.reads) else self.reads
         streamed = (self.stage.source,) if isinstance(self.stage.source, str) else ()
         return (*streamed, *self.stage.reads)
 

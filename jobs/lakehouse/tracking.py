@@ -22,7 +22,8 @@ def track(lakehouse: "Lakehouse", step: str, verb: str, parameters: Mapping[str,
     if lakehouse.tracking_uri.startswith("sqlite:///"):
         lakehouse.root.mkdir(parents=True, exist_ok=True)
     mlflow.set_experiment(lakehouse.config.experiment)
-    with mlflow.start_run(run_name=step, tags={"ipt.verb": verb, "ipt.step": step, **_versions()}) as run:
+    tags = {"ipt.verb": verb, "ipt.step": step, "ipt.lakehouse": str(lakehouse.root), **_versions()}
+    with mlflow.start_run(run_name=step, tags=tags) as run:
         mlflow.log_params({key: str(value)[:_PARAMETER_LIMIT] for key, value in flatten(parameters).items()})
         yield JobRun(run.info.run_id)
 

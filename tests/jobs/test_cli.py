@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -28,15 +27,20 @@ def pipeline(tmp_path: Path):
     return write
 
 
-def test_help_starts_fast_and_lists_every_verb():
-    started = time.monotonic()
+def test_help_lists_the_verbs_in_pipeline_order_and_loads_nothing_heavy():
+    """What makes a start slow is imports; the list is checked, since a time would depend on the machine."""
     done = subprocess.run([sys.executable, "-m", "jobs.cli", "--help"], capture_output=True, text=True, check=True)
-    seconds = time.monotonic() - started
-    positions = [done.stdout.index(f"    {verb} ") for verb in VERBS]
-    assert positions == sorted(positions)
-    modules = "import sys; import jobs.cli; jobs.cli._parser({}); print([m for m in ('pyspark', 'torch', 'mlflow', 'pyarrow') if m in sys.modules])"
-    loaded = subprocess.run([sys.executable, "-c", modules], capture_output=True, text=True, check=True)
-    assert loaded.stdout.strip() == "[]", f"heavy imports at start-up ({seconds:.1f} s)"
+    listed = [line.split()[0] for line in done.stdout.splitlines() if line.startswith("    ") and line[4] != " "]
+    assert listed[-len(VERBS) :] == list(VERBS)
+    program = (
+        "import sys\n"
+        "from jobs.cli import main\n"
+        "try:\n    main(['--help'])\n"
+        "except SystemExit:\n    pass\n"
+        "print([name for name in ('pyspark', 'torch', 'mlflow', 'pyarrow', 'transformers') if name in sys.modules])"
+    )
+    loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert loaded.stdout.splitlines()[-1] == "[]"
 
 
 @pytest.mark.parametrize(
@@ -90,4 +94,7 @@ def test_every_verb_is_declared_under_its_name():
 @pytest.mark.parametrize("name", sorted(path.stem for path in Path("conf/pipelines").glob("*.yaml")))
 def test_every_pipeline_file_is_valid(name, monkeypatch, tmp_path):
     monkeypatch.setenv("IPT_REAL_DATA", str(tmp_path))
+    monkeypatch.setenv("IPT_VOLUME", str(tmp_path))
+    monkeypatch.setenv("IPT_NAMESPACE", "main.ipt")
+    monkeypatch.setenv("IPT_EXPERIMENT", "/Shared/ipt")
     assert load_pipeline(name).steps

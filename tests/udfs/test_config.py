@@ -33,10 +33,10 @@ def test_every_error_is_reported_with_its_value():
     assert "x.inner.rounds" in str(caught.value) and "got 0" in str(caught.value)
 
 
-def test_inherits_merges_mappings_and_null_removes(tmp_path: Path):
+def test_inherits_merges_mappings_and_replaces_the_rest(tmp_path: Path):
     (tmp_path / "base.yaml").write_text("a: {x: 1, y: 2}\nb: [1, 2]\nc: 3\n")
     (tmp_path / "child.yaml").write_text("inherits: base\na: {y: 5}\nb: [9]\nc: null\n")
-    assert read(tmp_path / "child.yaml", "pipelines") == {"a": {"x": 1, "y": 5}, "b": [9]}
+    assert read(tmp_path / "child.yaml", "pipelines") == {"a": {"x": 1, "y": 5}, "b": [9], "c": None}
 
 
 def test_cycle_of_inherits_is_refused(tmp_path: Path):
