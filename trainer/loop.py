@@ -20,7 +20,7 @@ from trainer.distributed import World, join, leave
 from trainer.engine import Engine, deepspeed_config
 from trainer.export import RECORD, export
 from trainer.loss import LanguageModelLoss
-from trainer.model import build_model, model_config
+from trainer.model import attention_implementation, build_model, model_config
 from trainer.objective import role_weights
 from trainer.plan import Plan, plan
 from trainer.schedule import Schedule
@@ -79,7 +79,8 @@ def _train(config: TrainingConfig, world: World) -> None:
     tokenizer = _tokenizer(config, sets)
     torch.set_float32_matmul_precision(config.matmul_precision)
     shape = model_config(config.model, tokenizer.vocab_size, tokenizer.bos_id, tokenizer.eos_id)
-    model = build_model(config.model, shape, world.device, config.seed)
+    length = next(iter(sets.values())).manifest.sequence_length
+    model = build_model(config.model, shape, attention_implementation(world.device, length), config.seed)
     parameters = sum(entry.numel() for entry in model.parameters())
     engine = Engine(config, LanguageModelLoss(model, torch.bfloat16 if config.precision == "amp_bf16" else None), world)
     fresh = Progress(

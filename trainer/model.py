@@ -12,6 +12,9 @@ from trainer.data import Batch
 from udfs.errors import ConfigError
 
 FLASH = "flash_attention_2"
+# Up to this many tokens in a row, products of whole score matrices beat the fused kernel on a CPU, by a quarter at 256;
+# beyond, they take too much memory.
+_EAGER_LENGTH = 512
 
 
 def model_config(config: ModelConfig, vocab_size: int, bos_id: int, eos_id: int) -> PreTrainedConfig:
@@ -60,9 +63,15 @@ def model_config(config: ModelConfig, vocab_size: int, bos_id: int, eos_id: int)
     )
 
 
-def build_model(config: ModelConfig, shape: PreTrainedConfig, device: torch.device, seed: int) -> PreTrainedModel:
-    """The model in fp32 on the CPU, with weights drawn from ``seed`` or read from ``config.init_from``."""
-    attention = attention_implementation(device)
+def build_model(config: ModelConfig, shape: PreTrainedConfig, attention: str, seed: int) -> PreTrainedModel:
+    """The model in fp32 on the CPU, with weights drawn from ``seed`` or read from ``config.init_from``.
+
+    Args:
+        config: the training's section ``model``.
+        shape: of ``model_config``.
+        attention: of ``attention_implementation``.
+        seed: of the initial weights.
+    """
     if config.init_from is not None:
         model = AutoModelForCausalLM.from_pretrained(
             config.init_from, dtype=torch.float32, attn_implementation=attention, use_safetensors=True
@@ -82,9 +91,14 @@ def count_parameters(shape: PreTrainedConfig) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def attention_implementation(device: torch.device) -> str:
-    """``flash_attention_2`` where it is installed and there is a GPU, else ``sdpa``."""
-    return FLASH if device.type == "cuda" and find_spec("flash_attn") is not None else "sdpa"
+def attention_implementation(device: torch.device, sequence_length: int) -> str:
+    """Name of the fastest attention in transformers that keeps packed documents apart.
+
+    ``flash_attention_2`` where it is installed and there is a GPU; ``eager`` for short rows on a CPU; else ``sdpa``.
+    """
+    if device.type == "cuda":
+        return FLASH if find_spec("flash_attn") is not None else "sdpa"
+    return "eager" if sequence_length <= _EAGER_LENGTH else "sdpa"
 
 
 def attention_inputs(batch: Batch, implementation: str, dtype: torch.dtype) -> dict[str, Any]:

@@ -49,7 +49,7 @@ class Run:
     def __init__(self, config: TrainingConfig, world: World) -> None:
         sets = open_sets(config)
         shape = model_config(config.model, next(iter(sets.values())).manifest.vocab_size, 1, 2)
-        self.module = LanguageModelLoss(build_model(config.model, shape, world.device, config.seed))
+        self.module = LanguageModelLoss(build_model(config.model, shape, "sdpa", config.seed))
         self.world = world
         self.config = config
         micro, _ = batch_shape(config, world.size)

@@ -10,7 +10,7 @@ from transformers import MistralConfig, MistralForCausalLM, PreTrainedModel
 from trainer.config import resolve
 from trainer.data import Batch, collate
 from trainer.loss import LanguageModelLoss
-from trainer.model import count_parameters, document_mask, model_config
+from trainer.model import attention_implementation, count_parameters, document_mask, model_config
 
 SET = ["data.sources.raw.path=/nowhere", "output_dir=/nowhere"]
 
@@ -37,6 +37,11 @@ def test_shape_of_a_model_from_scratch() -> None:
     assert shape.pad_token_id is None and (shape.bos_token_id, shape.eos_token_id) == (1, 2)
 
 
+def test_attention_for_the_device() -> None:
+    cpu = torch.device("cpu")
+    assert [attention_implementation(cpu, length) for length in (256, 2048)] == ["eager", "sdpa"]
+
+
 def test_document_mask() -> None:
     mask = document_mask(torch.tensor([[0, 0, 1, 2]]), torch.float32)
     visible = [[1, 0, 0, 0], [1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]
@@ -44,8 +49,8 @@ def test_document_mask() -> None:
     assert torch.isfinite(mask[0, 0]).int().tolist() == visible
 
 
-@pytest.fixture(scope="module")
-def model() -> PreTrainedModel:
+@pytest.fixture(scope="module", params=["eager", "sdpa"])
+def model(request: pytest.FixtureRequest) -> PreTrainedModel:
     torch.manual_seed(0)
     shape = MistralConfig(
         vocab_size=97,
@@ -55,7 +60,7 @@ def model() -> PreTrainedModel:
         num_attention_heads=4,
         num_key_value_heads=2,
         sliding_window=None,
-        attn_implementation="sdpa",
+        attn_implementation=request.param,
         initializer_range=0.2,
     )
     return MistralForCausalLM(shape).train()
