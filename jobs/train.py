@@ -121,7 +121,13 @@ def _assignments(tree: dict[str, Any], prefix: str = "") -> list[str]:
 
 def _environment(config: TrainConfig) -> dict[str, str]:
     cores = max(1, (os.cpu_count() or 1) // config.ranks)
-    return {"OMP_NUM_THREADS": str(cores), **os.environ}
+    return {
+        "OMP_NUM_THREADS": str(cores),
+        # glibc hands large blocks back to the system and takes them again in every step, a tenth of the time on a CPU.
+        "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
+        "MALLOC_TRIM_THRESHOLD_": str(1 << 32),
+        **os.environ,
+    }
 
 
 def _last_metrics(history: Path) -> dict[str, float]:
