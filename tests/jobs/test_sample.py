@@ -28,7 +28,7 @@ def test_sample_writes_the_almanac_below_the_lakehouse_without_spark(tmp_path):
     assert counts["raw_documents"] == 8
     assert (tmp_path / "almanac/truth/facts.jsonl").is_file()
     assert run(tmp_path) == counts
-    assert (VERB.name, VERB.stage, VERB.inputs(), VERB.outputs()) == ("sample", None, (), ())
+    assert (VERB.name, VERB.stage, VERB.inputs(SampleConfig()), VERB.outputs()) == ("sample", None, (), ())
 
 
 def test_the_output_folder_is_configurable_and_not_part_of_the_almanac(tmp_path):

@@ -6,7 +6,8 @@ import pytest
 from udfs.almanac import bank
 from udfs.almanac.files import MANIFEST, fingerprint, tables, write
 from udfs.almanac.judge import Judge
-from udfs.almanac.world import AlmanacConfig
+from udfs.almanac.questions import FORMATS, SHARES, dataset
+from udfs.almanac.world import SPLITS, AlmanacConfig, entities
 from udfs.errors import ConfigError
 
 SMALL = AlmanacConfig(raw_entities=12, tuning_contexts=16, test_questions=20, instructions=24)
@@ -31,7 +32,9 @@ def test_the_folder_has_every_file_and_the_counts_are_those_of_the_files(tmp_pat
         "almanac_chain_of_thought",
         "almanac_multiple_choice_chain_of_thought",
     }
-    assert all(len(found) == 4 for found in sets.values())
+    assert all(sets.values())  # even a few contexts reach every format
+    assert sum(len(found) for found in sets.values()) == 16
+    assert len(sets["almanac_free_form"]) == 8
     assert counts == {
         "raw_documents": 12,
         "tuning_contexts": 16,
@@ -42,7 +45,8 @@ def test_the_folder_has_every_file_and_the_counts_are_those_of_the_files(tmp_pat
     assert sum(len(rows(path)) for path in folder.glob("raw/*/*.jsonl")) == 12
     assert len(rows(folder / "instructions/00000.jsonl")) == 24
     assert len(rows(folder / "test/facts.jsonl")) == 20
-    assert len(rows(folder / "truth/facts.jsonl")) == (12 + 16) * 6
+    facts = sum(len(known.facts) for split in SPLITS for known in entities(SMALL, split))
+    assert len(rows(folder / "truth/facts.jsonl")) == facts
 
 
 def test_the_written_pairs_are_right_by_the_written_truth(tmp_path):
@@ -107,5 +111,15 @@ def test_default_sizes():
     found = dict(tables(AlmanacConfig()))
     words = [len(row["text"].split()) for path, split in found.items() if path.startswith("raw/") for row in split]
     assert len(words) == 240
-    assert 38 <= sum(words) / len(words) <= 48
-    assert [len(split) for path, split in found.items() if path.startswith("qa/")] == [500] * 4
+    assert 26 <= sum(words) / len(words) <= 34
+    sizes = {path.split("/")[1]: len(split) for path, split in found.items() if path.startswith("qa/")}
+    assert sizes == {dataset(one): 2000 * SHARES.count(one) // len(SHARES) for one in FORMATS}
+    assert sizes["almanac_free_form"] == 1000
+
+
+def test_every_set_has_all_domains():
+    found = dict(tables(AlmanacConfig(raw_entities=1, tuning_contexts=60, test_questions=1, instructions=0)))
+    truth = [(fact["entity"], fact["domain"]) for fact in found["truth/facts.jsonl"]]
+    for path in [path for path in found if path.startswith("qa/")]:
+        domains = {domain for name, domain in truth for row in found[path] if name in row["context"]}
+        assert domains == set(bank.DOMAINS), path

@@ -29,15 +29,15 @@ def test_every_pair_is_right_by_the_judge_and_reads_back_in_its_format(known, pa
     text = document(0, known)
     row = tuning_example(CONFIG, text, pair_format)
     assert row["context"] == text.text
-    assert 4 <= len(row["QA_list"]) <= 6
+    assert CONFIG.min_pairs <= len(row["QA_list"]) <= CONFIG.max_pairs
     judge = Judge(known.facts)
-    asked = set()
+    asked = []
     for pair in row["QA_list"]:
         parts = decompose(pair["Q"], pair["A"])
         assert parts.format == pair_format
         assert judge.verdict(text.text, {"instruction": pair["Q"], "response": pair["A"]}) == "right"
         fact = judge.fact_asked(text.text, parts.question)
-        asked.add(fact.relation)
+        asked.append(fact.relation)
         if parts.options is not None:
             values = bank.domain(fact.domain).relations[fact.relation].values
             assert len(set(parts.options)) == CONFIG.options
@@ -45,7 +45,9 @@ def test_every_pair_is_right_by_the_judge_and_reads_back_in_its_format(known, pa
             assert parts.final in parts.options
         if parts.reasoning is not None:
             assert text.statements[fact.relation] in parts.reasoning
-    assert len(asked) == len(row["QA_list"])
+    assert len(set(asked)) == len(asked)
+    places = [text.text.index(text.statements[relation]) for relation in asked]
+    assert places == sorted(places)  # asked in the order of the text
 
 
 def test_the_right_option_stands_anywhere_in_tuning_sets():
