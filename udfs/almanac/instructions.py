@@ -1,4 +1,4 @@
-"""General instructions: small everyday tasks with exact answers, about nothing that the almanac knows."""
+"""General instructions: small everyday tasks with exact answers, about no entity of the almanac."""
 
 import random
 from collections.abc import Callable

@@ -55,7 +55,7 @@ def test_entities_are_spread_evenly_over_the_domains(total):
 
 
 def test_values_are_drawn_uniformly():
-    """Chi-square per relation: with 12 values (11 degrees of freedom) above 32.7 once in 1,700 fair draws."""
+    """Chi-square per relation against what one in 1,700 fair draws exceeds (Wilson and Hilferty's approximation)."""
     for domain in bank.DOMAINS:
         drawn = {name: Counter() for name in bank.domain(domain).relations}
         for number in range(1500):
@@ -64,7 +64,9 @@ def test_values_are_drawn_uniformly():
         for name, relation in bank.domain(domain).relations.items():
             expected = 1500 / len(relation.values)
             statistic = sum((drawn[name][value] - expected) ** 2 / expected for value in relation.values)
-            assert statistic < 32.7, (domain, name)
+            freedom = len(relation.values) - 1
+            spread = 2 / (9 * freedom)
+            assert statistic < freedom * (1 - spread + 3.2 * spread**0.5) ** 3, (domain, name)
 
 
 @pytest.mark.parametrize(
