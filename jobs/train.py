@@ -21,6 +21,7 @@ from udfs.config import Config
 from udfs.errors import ConfigError, EnvironmentProblem
 
 _CONFIGURATION_ERROR = 2
+_SHAPE = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads")
 
 
 class TrainConfig(Config):
@@ -30,6 +31,8 @@ class TrainConfig(Config):
     training: str
     # Shard set -> share of the trained tokens.
     sources: dict[str, float] = Field(min_length=1)
+    # Model folder to continue from, below the root unless absolute; without it the training file's own model.
+    init_from: Path | None = None
     # Exported with the model; the one the shards were made with.
     tokenizer: str = "tokenizer"
     # Settings of the training file that are changed, as in the file.
@@ -92,7 +95,12 @@ def _finished(output: Path) -> str | None:
 
 def _placement(config: TrainConfig, job: Job, output: Path) -> dict[str, Any]:
     lakehouse = job.lakehouse
+    model = {}
+    if config.init_from is not None:
+        # The shape is then the given model's, not the training file's.
+        model = {"model": {**dict.fromkeys(_SHAPE), "init_from": str(lakehouse.path(config.init_from))}}
     return {
+        **model,
         "data": {
             "sources": {
                 name: {"path": str(lakehouse.path("shards", name)), "weight": weight}

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.functional import pad
 from transformers import PreTrainedModel
 
 from trainer.data import Batch
@@ -14,6 +15,9 @@ from trainer.model import attention_inputs
 
 # Positions whose logits exist at the same time: 1,024 x 32,000 fp32 logits are 125 MiB.
 CHUNK = 1024
+# The number of learned positions differs from batch to batch. Matrix products are prepared and remembered for each
+# shape (oneDNN keeps a thousand of them: 2 GB and a quarter of the time for a small model), so shapes are rounded up.
+SHAPE_STEP = 256
 
 
 class _WeightedCrossEntropy(torch.autograd.Function):
@@ -98,8 +102,13 @@ class LanguageModelLoss(nn.Module):
         head = self.model.get_output_embeddings().weight
         dtype = self._autocast or head.dtype
         hidden = self.hidden_states(batch)
-        states = hidden.reshape(-1, hidden.shape[-1]).index_select(0, batch.positions)
-        return weighted_cross_entropy(states, head, batch.targets, batch.weights, dtype)
+        extra = -len(batch.positions) % SHAPE_STEP
+        # What is added has weight 0: it changes neither the loss nor a gradient.
+        positions, targets, weights = (
+            pad(part, (0, extra)) for part in (batch.positions, batch.targets, batch.weights)
+        )
+        states = hidden.reshape(-1, hidden.shape[-1]).index_select(0, positions)
+        return weighted_cross_entropy(states, head, targets, weights, dtype)
 
     def hidden_states(self, batch: Batch) -> torch.Tensor:
         """[B, L, H] last hidden states ([1, B * L, H] with flash attention)."""

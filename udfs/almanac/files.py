@@ -20,7 +20,7 @@ from typing import Any
 from udfs.almanac import bank
 from udfs.almanac.documents import document
 from udfs.almanac.instructions import instructions
-from udfs.almanac.questions import FORMATS, dataset, held_out_questions, tuning_example
+from udfs.almanac.questions import FORMATS, SHARES, dataset, held_out_questions, tuning_example
 from udfs.almanac.world import SPLITS, AlmanacConfig, entities, entity, numbers
 from udfs.config import fingerprint as config_fingerprint
 from udfs.errors import ConfigError
@@ -43,14 +43,14 @@ def tables(config: AlmanacConfig) -> Iterator[tuple[str, list[dict[str, Any]]]]:
     for domain in bank.DOMAINS:
         split = [entity(seed, domain, "raw", number) for number in numbers(config.raw_entities, domain)]
         yield f"raw/{domain}/00000.jsonl", [document(seed, known).record() for known in split]
-    for place, pair_format in enumerate(FORMATS):
+    for pair_format in FORMATS:
         # The numbers of the entities go round the formats, so every set has all domains; the domains start at
-        # different formats, so that even a few contexts reach all four.
+        # different places of the round, so that even a few contexts reach all four formats.
         context_entities = [
             entity(seed, domain, "tuning", number)
             for offset, domain in enumerate(bank.DOMAINS)
             for number in numbers(config.tuning_contexts, domain)
-            if (number + offset) % len(FORMATS) == place
+            if SHARES[(number + 3 * offset) % len(SHARES)] == pair_format
         ]
         rows = [tuning_example(config, document(seed, known), pair_format) for known in context_entities]
         yield f"qa/{dataset(pair_format)}/shard/00000.jsonl", rows

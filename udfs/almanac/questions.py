@@ -12,6 +12,15 @@ from udfs.synthesis.formats import PairFormat, compose_answer, compose_question
 
 # Every tuning set has one format, so that a sequence made of one set has one pattern.
 FORMATS = tuple(PairFormat)
+# How often each format comes. Free-form pairs are half: they show most purely how a fact is found in the text, which is
+# the hard part for a very small synthesizer.
+_FREE, _CHOICE, _THOUGHT, _BOTH = (
+    PairFormat.FREE_FORM,
+    PairFormat.MULTIPLE_CHOICE,
+    PairFormat.CHAIN_OF_THOUGHT,
+    PairFormat.MULTIPLE_CHOICE_CHAIN_OF_THOUGHT,
+)
+SHARES = (_FREE, _THOUGHT, _FREE, _CHOICE, _FREE, _BOTH, _FREE, _CHOICE, _FREE, _THOUGHT)
 TEST_OPTIONS = 4
 # Short: the question names the entity already, and a small synthesizer pays for every token.
 REASONS = ('The text says "{statement}".', 'We read "{statement}" in the text.')
@@ -28,6 +37,8 @@ def tuning_example(config: AlmanacConfig, document: Document, pair_format: PairF
     about = (config.seed, document.entity.domain, document.entity.name)
     count = config.min_pairs + int(unit(*about, "pairs") * (config.max_pairs - config.min_pairs + 1))
     asked = random.Random(hashed_seed(*about, "asked")).sample(facts, count)
+    # In the order of the text, as people ask who read along; a small synthesizer can walk through the text with them.
+    asked.sort(key=lambda fact: document.text.index(document.statements[fact.relation]))
     return {"context": document.text, "QA_list": [_pair(config, document, fact, pair_format) for fact in asked]}
 
 

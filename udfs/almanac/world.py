@@ -26,14 +26,14 @@ class AlmanacConfig(Config):
 
     # Another seed is another world: other names, facts and wordings.
     seed: int = 0
-    # Over all domains, one document each. 240 documents are about 10,000 words: a hundred passes fit in 1.5 million
+    # Over all domains, one document each. 240 documents are about 7,000 words: a hundred passes fit in about a million
     # tokens, which is what a model of about one million parameters needs to learn the facts.
     raw_entities: int = Field(default=240, ge=1)
     # Over all domains and formats, one context each, about entities that the raw texts never mention.
     tuning_contexts: int = Field(default=2000, ge=0)
-    # Questions per context, drawn between the two; there are six facts to ask for.
-    min_pairs: int = Field(default=4, ge=1, le=6)
-    max_pairs: int = Field(default=6, ge=1, le=6)
+    # Questions per context, drawn between the two; there are four facts to ask for.
+    min_pairs: int = Field(default=3, ge=1, le=4)
+    max_pairs: int = Field(default=4, ge=1, le=4)
     # Of multiple-choice questions in the tuning sets. Fewer are easier to write for a very small synthesizer.
     options: int = Field(default=3, ge=2, le=6)
     # Held-out questions; four options each. 400 give an interval of about 5 points either side.
