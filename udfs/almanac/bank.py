@@ -12,10 +12,10 @@ very small model can find the value in a text by the word before it.
 import string
 from functools import cache
 from importlib import resources
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from udfs.config import Config
 from udfs.errors import DataError
@@ -63,12 +63,18 @@ class Style(Config):
 class Relation(Config):
     """One property of an entity: its closed set of values and the ways to state it and to ask for it."""
 
-    # A test question needs four options; a guess from the relation alone must be rarely right.
+    # Invented words, every start joined to every end: a small synthesizer learns soon to copy words whose parts it
+    # knows but which are too many to guess, and from lists of ordinary words it learns to guess.
     values: tuple[str, ...] = Field(min_length=8, max_length=64)
     clauses: tuple[str, ...] = Field(min_length=2)
     notes: tuple[str, ...] = Field(min_length=1)
     questions: tuple[str, ...] = Field(min_length=2)
     held_out: tuple[str, ...] = Field(min_length=1)
+
+    @field_validator("values", mode="before")
+    @classmethod
+    def _joined(cls, value: Any) -> Any:
+        return NamePart.model_validate(value).words if isinstance(value, dict) else value
 
     @model_validator(mode="after")
     def _check(self) -> "Relation":

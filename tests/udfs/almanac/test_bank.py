@@ -62,7 +62,7 @@ def test_a_style_that_leaves_out_a_fact_is_refused():
 
 def test_a_value_that_is_there_twice_is_refused():
     tree = _tree()
-    tree["relations"]["pet"]["values"][0] = tree["relations"]["instrument"]["values"][0]
+    tree["relations"]["pet"]["values"][0] = tree["relations"]["teacher"]["values"][0]
     with pytest.raises(ValidationError, match="twice"):
         bank.Domain.model_validate(tree)
 
