@@ -66,7 +66,7 @@ def _parser(verbs: dict[str, str]) -> argparse.ArgumentParser:
 
 def _run(arguments: argparse.Namespace) -> int:
     from jobs.pipeline import load_pipeline, load_verb
-    from jobs.run import Runner, describe
+    from jobs.runner import Runner, describe
 
     pipeline = load_pipeline(arguments.config, arguments.set)
     if arguments.verb == "run":

@@ -18,7 +18,7 @@
 from pyspark.sql import functions as F
 
 from jobs.pipeline import load_pipeline
-from jobs.run import Runner
+from jobs.runner import Runner
 
 pipeline = load_pipeline("demo")
 runner = Runner(pipeline, globals().get("spark"))

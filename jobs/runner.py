@@ -1,0 +1,122 @@
+"""Running steps: one Spark session for all of them, one MLflow run for each."""
+
+import contextlib
+import logging
+import os
+import time
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from jobs.lakehouse.lakehouse import Lakehouse
+from jobs.lakehouse.progress import Progress
+from jobs.lakehouse.stage import Job, run_stage
+from jobs.pipeline import Pipeline, Step, load_verb
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+log = logging.getLogger("ipt")
+
+
+class Runner:
+    """Runs steps of one pipeline. The Spark session starts when the first step needs it and is kept."""
+
+    def __init__(self, pipeline: Pipeline, session: "SparkSession | None" = None) -> None:
+        self._session = session
+        self._target = pipeline.lakehouse.target
+        self.progress = Progress()
+        self.lakehouse = Lakehouse(pipeline.lakehouse, self.session)
+
+    def session(self) -> "SparkSession":
+        """The session, started on first use."""
+        if self._session is None:
+            from jobs.lakehouse.session import load_target, start
+
+            self._session = start(load_target(self._target), "instruction-pretraining")
+        return self._session
+
+    def run(self, step: Step, continuous: int | None = None) -> dict[str, float]:
+        """Run one step and return its counts."""
+        verb = load_verb(step.verb)
+        job = Job(self.lakehouse, step.name, step.config, self.session, continuous=continuous, progress=self.progress)
+        self.lakehouse.root.mkdir(parents=True, exist_ok=True)
+        if verb.check is not None:
+            verb.check(step.config, job)
+        self.progress.step(step.name, "started")
+        started = time.monotonic()
+
+        def work() -> dict[str, float]:
+            if verb.stage is not None:
+                return run_stage(verb.stage, job)
+            assert verb.run is not None
+            return verb.run(step.config, job)
+
+        if not verb.tracked:
+            counts = work()
+        else:
+            from jobs.lakehouse.tracking import track
+
+            with track(self.lakehouse, step.name, step.verb, step.config.model_dump(mode="json")) as run:
+                job.run_id = run.run_id
+                read = {table: self.lakehouse.version(table) for table in verb.inputs(step.config)}
+                counts = work()
+                run.log({**counts, "seconds": time.monotonic() - started})
+                run.tables("read", read)
+                run.tables("written", {table: self.lakehouse.version(table) for table in verb.outputs()})
+        self.progress.done(step.name, counts, time.monotonic() - started)
+        return counts
+
+    def preview(self, step: Step, number: int) -> None:
+        """Show finished examples of a step without writing anything."""
+        verb = load_verb(step.verb)
+        assert verb.preview is not None
+        verb.preview(step.config, Job(self.lakehouse, step.name, step.config, self.session), number)
+
+    def close(self) -> None:
+        """Stop the session, if this runner started one."""
+        if self._session is not None and "DATABRICKS_RUNTIME_VERSION" not in os.environ:
+            with contextlib.suppress(Exception):  # the JVM may be gone already; nothing is lost
+                self._session.stop()
+
+
+def describe(pipeline: Pipeline, steps: Sequence[Step]) -> str:
+    """What a dry run prints: resolved configuration, input and output tables, and what would be read."""
+    import yaml
+
+    lakehouse = Lakehouse(pipeline.lakehouse, _no_session)
+    tree = {"lakehouse": pipeline.lakehouse.model_dump(mode="json"), "steps": {}}
+    lines = []
+    for step in steps:
+        verb = load_verb(step.verb)
+        tree["steps"][step.name] = {"verb": step.verb, **step.config.model_dump(mode="json")}
+        lines.append(f"{step.name} ({step.verb})")
+        for label, tables in (("reads", verb.inputs(step.config)), ("writes", verb.outputs())):
+            lines += [f"  {label:<7} {lakehouse.location(table)}{_versions(lakehouse, table)}" for table in tables]
+        for source in getattr(step.config, "sources", ()):
+            path = getattr(source, "path", None)
+            if isinstance(path, str):
+                lines.append(f"  reads   {lakehouse.path(path)}{_files(lakehouse.path(path))}")
+    return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True) + "\n" + "\n".join(lines)
+
+
+def _no_session() -> "SparkSession":
+    raise AssertionError("a dry run starts no Spark session")
+
+
+@cache
+def _versions(lakehouse: Lakehouse, table: str) -> str:
+    if lakehouse.config.namespace:
+        return ""
+    logs = sorted(Path(lakehouse.location(table), "_delta_log").glob("*.json"))
+    return f"  (version {int(logs[-1].stem)})" if logs else "  (not there yet)"
+
+
+def _files(path: Path) -> str:
+    if path.is_file():
+        return f"  (1 file, {path.stat().st_size:,} bytes)"
+    files = [entry for entry in path.rglob("*") if entry.is_file()] if path.is_dir() else []
+    return (
+        f"  ({len(files)} files, {sum(entry.stat().st_size for entry in files):,} bytes)" if files else "  (no files)"
+    )
