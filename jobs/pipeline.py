@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import Field, field_validator
 
-from jobs.lakehouse.lakehouse import LakehouseConfig
+from jobs.lakehouse.config import LakehouseConfig
 from jobs.lakehouse.stage import Verb
 from udfs.config import Config, build, override, read
 from udfs.errors import ConfigError

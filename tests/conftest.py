@@ -24,7 +24,8 @@ def spark():  # type: ignore[no-untyped-def]
 @pytest.fixture
 def lakehouse(spark, tmp_path: Path):  # type: ignore[no-untyped-def]
     """An empty lakehouse below a temporary folder."""
-    from jobs.lakehouse.lakehouse import Lakehouse, LakehouseConfig
+    from jobs.lakehouse.config import LakehouseConfig
+    from jobs.lakehouse.lakehouse import Lakehouse
 
     return Lakehouse(LakehouseConfig(root=str(tmp_path / "lake")), lambda: spark)
 

@@ -1,42 +1,16 @@
 """The lakehouse: where tables and files are, how tables are created, read and appended to."""
 
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydantic import field_validator
-
+from jobs.lakehouse.config import LakehouseConfig
 from jobs.lakehouse.tables import PROVENANCE, TABLES
-from udfs.config import Config
 from udfs.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pyspark.sql import DataFrame, SparkSession
-
-_NAMESPACE = re.compile(r"^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*){0,1}$")
-
-
-class LakehouseConfig(Config):
-    """Where a pipeline keeps what it makes."""
-
-    # Folder for tables, shards, models, reports and the state of the steps; on Databricks a /Volumes path.
-    root: str
-    # `catalog.schema` of Unity Catalog (or one schema name); without it tables are folders below `root`.
-    namespace: str | None = None
-    # Name or path of the target file that holds the machine's Spark settings.
-    target: str = "local"
-    # MLflow tracking store; without it a sqlite file below `root`.
-    tracking_uri: str | None = None
-    experiment: str = "instruction-pretraining"
-
-    @field_validator("namespace")
-    @classmethod
-    def _valid_namespace(cls, value: str | None) -> str | None:
-        if value is not None and not _NAMESPACE.match(value):
-            raise ValueError("must be `schema` or `catalog.schema`, each of letters, digits and underscores")
-        return value
 
 
 class Lakehouse:

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from jobs.evaluate import EvaluateConfig, _written_questions
-from jobs.lakehouse.lakehouse import Lakehouse, LakehouseConfig
+from jobs.lakehouse.config import LakehouseConfig
+from jobs.lakehouse.lakehouse import Lakehouse
 from jobs.lakehouse.stage import Job
 from tests.tiny_model import write_tiny_model
 from udfs.almanac.files import write

@@ -2,7 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from jobs.lakehouse.lakehouse import Lakehouse, LakehouseConfig
+from jobs.lakehouse.config import LakehouseConfig
+from jobs.lakehouse.lakehouse import Lakehouse
 from jobs.lakehouse.stage import Job
 from jobs.sample import VERB, SampleConfig
 from udfs.almanac.files import fingerprint

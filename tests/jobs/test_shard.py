@@ -201,7 +201,8 @@ def test_wrong_settings_are_refused(change: dict[str, Any], message: str) -> Non
 
 RUN = """
 import json, sys
-from jobs.lakehouse.lakehouse import Lakehouse, LakehouseConfig
+from jobs.lakehouse.config import LakehouseConfig
+from jobs.lakehouse.lakehouse import Lakehouse
 from jobs.lakehouse.session import load_target, start
 from jobs.lakehouse.stage import Job
 from jobs.shard import ShardConfig, shard

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from jobs.lakehouse.lakehouse import Lakehouse, LakehouseConfig
+from jobs.lakehouse.config import LakehouseConfig
+from jobs.lakehouse.lakehouse import Lakehouse
 from jobs.lakehouse.stage import Job
 from jobs.train import VERB
 from tests.trainer.shard_sets import write_set

@@ -1,0 +1,30 @@
+"""Where a pipeline keeps what it makes. Imports no Spark, so that the command line starts fast."""
+
+import re
+
+from pydantic import field_validator
+
+from udfs.config import Config
+
+_NAMESPACE = re.compile(r"^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*){0,1}$")
+
+
+class LakehouseConfig(Config):
+    """Where a pipeline keeps what it makes."""
+
+    # Folder for tables, shards, models, reports and the state of the steps; on Databricks a /Volumes path.
+    root: str
+    # `catalog.schema` of Unity Catalog (or one schema name); without it tables are folders below `root`.
+    namespace: str | None = None
+    # Name or path of the target file that holds the machine's Spark settings.
+    target: str = "local"
+    # MLflow tracking store; without it a sqlite file below `root`.
+    tracking_uri: str | None = None
+    experiment: str = "instruction-pretraining"
+
+    @field_validator("namespace")
+    @classmethod
+    def _valid_namespace(cls, value: str | None) -> str | None:
+        if value is not None and not _NAMESPACE.match(value):
+            raise ValueError("must be `schema` or `catalog.schema`, each of letters, digits and underscores")
+        return value
