@@ -70,7 +70,7 @@ def test_shards_hold_every_text_once_between_bos_and_eos(undisturbed: Path, name
         assert tokens == expected, "trained tokens must equal the sum over the documents"
 
 
-def test_models_load_and_their_runs_are_tracked(undisturbed: Path):
+def test_models_load_and_their_runs_are_tracked(undisturbed: Path, monkeypatch: pytest.MonkeyPatch):
     from mlflow.tracking import MlflowClient
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -78,7 +78,8 @@ def test_models_load_and_their_runs_are_tracked(undisturbed: Path):
     experiment = client.get_experiment_by_name("instruction-pretraining")
     assert experiment is not None
     runs = {run.info.run_name: run for run in client.search_runs([experiment.experiment_id], max_results=100)}
-    steps = [step.name for step in load_pipeline(PIPELINE, [f"lakehouse.root={undisturbed}"]).steps]
+    monkeypatch.setenv("IPT_TEST_ROOT", str(undisturbed))
+    steps = [step.name for step in load_pipeline(PIPELINE).steps]
     assert set(steps) <= set(runs)
     assert {run.info.status for run in runs.values()} == {"FINISHED"}
     for name in ("tune", "vanilla", "instruct"):
