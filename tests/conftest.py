@@ -46,6 +46,8 @@ def run_verb(lakehouse) -> Callable[..., dict[str, float]]:  # type: ignore[no-u
         verb = load_verb(name)
         config = build(verb.config, settings, name)
         job = Job(lakehouse, step or name, config, lakehouse._session, run_id="test-run")
+        if verb.check is not None:
+            verb.check(config, job)
         if verb.stage is not None:
             return run_stage(verb.stage, job)
         assert verb.run is not None
