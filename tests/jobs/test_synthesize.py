@@ -8,6 +8,7 @@ from jobs.synthesize import SynthesizeConfig, preview, preview_rows, with_chains
 from tests.synthesizers import text_about
 from udfs.config import build
 from udfs.errors import ConfigError
+from udfs.tokens import train_tokenizer
 
 COLUMNS = (
     "doc_id string, chunk int, source string, domain string, language string, arm string, n_tokens int, "
@@ -97,5 +98,12 @@ def test_synthesize_end_to_end(spark, lakehouse, run_verb, engine_settings, caps
 
 
 def test_nothing_to_convert_starts_no_engine(spark, lakehouse, run_verb):
+    """The folder has a tokenizer and no model: an engine that was started would fail."""
+    train_tokenizer([text_about("job", 0)], 300).save(lakehouse.path("tokenizer-only"))
     fill(lakehouse, spark, [document(n, "raw") for n in range(3)])
-    assert run_verb("synthesize", {"engine": {"model": "there is none"}}).get("syntheses", 0) == 0
+    assert run_verb("synthesize", {"engine": {"model": "tokenizer-only"}}).get("syntheses", 0) == 0
+
+
+def test_a_missing_model_is_told_before_anything_runs(run_verb):
+    with pytest.raises(ConfigError, match="no tokenizer at"):
+        run_verb("synthesize", {"engine": {"model": "there is none"}})
