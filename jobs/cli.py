@@ -1,15 +1,20 @@
 """``ipt``: one sub-command per verb, and ``run`` for a whole pipeline file.
 
-Exit codes: 0 done; 1 the job failed; 2 the configuration or the command line is wrong, nothing was started; 130
-interrupted. ``spark-submit jobs/<verb>.py --config ...`` takes the same options.
+Exit codes: 0 done; 1 the job failed, or what it wrote is damaged; 2 the configuration or the command line is wrong,
+nothing was started; 130 interrupted. ``spark-submit jobs/<verb>.py --config ...`` takes the same options.
 """
 
 import argparse
 import logging
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from udfs.errors import ConfigError, EnvironmentProblem
+from udfs.errors import ConfigError, DataError, EnvironmentProblem
+
+if TYPE_CHECKING:
+    from jobs.pipeline import Step
+    from jobs.runner import Runner
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -61,6 +66,10 @@ def _parser(verbs: dict[str, str]) -> argparse.ArgumentParser:
         )
         if name == "synthesize":
             command.add_argument("--preview", type=int, metavar="N", help="show N finished examples, write nothing")
+        if name == "shard":
+            command.add_argument(
+                "--verify", action="store_true", help="check the sets against their manifests and stop"
+            )
     return parser
 
 
@@ -85,6 +94,8 @@ def _run(arguments: argparse.Namespace) -> int:
     if continuous is not None and (load_verb(arguments.verb).stage is None or len(steps) != 1):
         raise ConfigError(f"--continuous needs one streaming step; {arguments.verb} has {len(steps)} here. Use --step.")
     runner = Runner(pipeline)
+    if getattr(arguments, "verify", False):
+        return _verify(runner, steps)
     try:
         for step in steps:
             if getattr(arguments, "preview", None):
@@ -94,6 +105,20 @@ def _run(arguments: argparse.Namespace) -> int:
     finally:
         runner.close()
     return 0
+
+
+def _verify(runner: "Runner", steps: "Sequence[Step]") -> int:
+    problems = []
+    for step in steps:
+        try:
+            found = runner.verify(step)
+        except DataError as error:
+            found = [str(error)]
+        print(f"{step.name}: {f'{len(found)} problems' if found else 'as the manifest says'}")
+        problems += found
+    for problem in problems:
+        print(f"ipt: {problem}", file=sys.stderr)
+    return 1 if problems else 0
 
 
 if __name__ == "__main__":

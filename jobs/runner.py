@@ -74,6 +74,12 @@ class Runner:
         assert verb.preview is not None
         verb.preview(step.config, Job(self.lakehouse, step.name, step.config, self.session), number)
 
+    def verify(self, step: Step) -> list[str]:
+        """What is damaged of what a step wrote, one sentence each."""
+        verb = load_verb(step.verb)
+        assert verb.verify is not None
+        return verb.verify(step.config, Job(self.lakehouse, step.name, step.config, self.session))
+
     def close(self) -> None:
         """Stop the session, if this runner started one."""
         if self._session is not None and "DATABRICKS_RUNTIME_VERSION" not in os.environ:

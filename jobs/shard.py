@@ -12,47 +12,28 @@ another fingerprint lie in another folder; the new manifest replaces the old one
 import shutil
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, model_validator
 
 from jobs.lakehouse.rows import Row, map_rows
 from jobs.lakehouse.stage import Job, Verb
 from jobs.lakehouse.tables import TABLES, outcome_schema
+from jobs.sharding.texts import RowFilter, chosen_rows, contents, ordered_texts
 from udfs.config import Config, fingerprint
 from udfs.errors import DataError
 from udfs.shards.format import FORMAT, ShardInfo, ShardSpec
-from udfs.shards.manifest import MANIFEST, Manifest, Source, read_manifest, write_manifest
+from udfs.shards.manifest import MANIFEST, Manifest, Source, read_manifest, verify, write_manifest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from pyspark.sql import Column, DataFrame
+    from pyspark.sql import DataFrame
 
     from udfs.shards.build import BuildPlan
     from udfs.tokens import Tokenizer
 
 WRITES = ("token_shards", "rejects")
-# Columns that make a row's id, and the columns that make its text.
-TEXTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "documents": (("doc_id", "chunk"), ("text",)),
-    "augmented_texts": (("text_id",), ("text",)),
-    "instructions": (("instruction_id",), ("question", "response")),
-    "tuning_examples": (("example_id",), ("dataset", "context", "QA_list")),
-}
-
-
-class RowFilter(Config):
-    """Which rows: each list names the values of a column that are taken; an empty list takes all."""
-
-    arm: list[Literal["convert", "raw"]] = Field(default_factory=list)
-    source: list[str] = Field(default_factory=list)
-    domain: list[str] = Field(default_factory=list)
-    dataset: list[str] = Field(default_factory=list)
-
-    def chosen(self) -> dict[str, list[str]]:
-        """The columns that are restricted, with their values in order."""
-        return {column: sorted(values) for column, values in self if values}
 
 
 class ShardConfig(Config):
@@ -105,15 +86,23 @@ def shard(config: ShardConfig, job: Job) -> dict[str, float]:
     version = job.lakehouse.version(config.table)
     if version < 0:
         raise DataError(f"table {config.table} does not exist yet. Run the step that writes it first.")
-    name = config.name or job.step.removeprefix("shard-")
+    name = _name(config, job)
     folder = job.lakehouse.path("shards", name)
-    set_fingerprint = _fingerprint(config, version, tokenizer)
+    source = Source(
+        table=config.table,
+        table_id=job.lakehouse.identity(config.table),
+        version=version,
+        path=job.lakehouse.location(config.table),
+        filter=config.filter.chosen(),
+    )
+    set_fingerprint = _fingerprint(config, source, tokenizer)
     present = _present(folder, set_fingerprint)
     if present is not None:
         return {**_counts(present), "unchanged": 1.0}
 
     plan = _plan(config, job, tokenizer, folder, set_fingerprint)
-    texts = _texts(config, job, version)
+    rows = chosen_rows(job.lakehouse, config.table, version, config.filter)
+    texts = ordered_texts(rows, config.table, config.partitions, config.seed)
     staged = _staged(texts, plan, _row_of(config, name, set_fingerprint, version, tokenizer), job)
     shards = [ShardInfo(**row.asDict()) for row in _shard_rows(staged).collect()]
     if not shards:
@@ -124,10 +113,10 @@ def shard(config: ShardConfig, job: Job) -> dict[str, float]:
         )
     rejects = 0
     for table in WRITES:
-        rows = staged.filter(f"{table} is not null").select(f"{table}.*")
-        rejects = rows.count() if table == "rejects" else rejects
+        reported = staged.filter(f"{table} is not null").select(f"{table}.*")
+        rejects = reported.count() if table == "rejects" else rejects
         # The fingerprint is the transaction: the same set's rows are added once, however often the step is repeated.
-        job.lakehouse.append(job.with_provenance(rows), table, f"{job.step}-{name}-{set_fingerprint}-{table}", 0)
+        job.lakehouse.append(job.with_provenance(reported), table, f"{job.step}-{name}-{set_fingerprint}-{table}", 0)
     manifest = Manifest.of(
         shards,
         name=name,
@@ -139,13 +128,8 @@ def shard(config: ShardConfig, job: Job) -> dict[str, float]:
         pad_token_id=tokenizer.pad_id,
         has_roles=config.roles,
         packing=config.packing,
-        source=Source(
-            table=config.table,
-            version=version,
-            path=job.lakehouse.location(config.table),
-            filter=config.filter.chosen(),
-        ),
-        licenses=_licenses(config, job, version),
+        source=source,
+        contents=contents(rows, config.table, job.lakehouse),
     )
     write_manifest(folder, manifest)
     _remove_stale(folder, plan.generation)
@@ -153,15 +137,27 @@ def shard(config: ShardConfig, job: Job) -> dict[str, float]:
     return {**_counts(manifest), "rejects": float(rejects)}
 
 
-def _fingerprint(config: ShardConfig, version: int, tokenizer: "Tokenizer") -> str:
-    """Of everything that the bytes of the files depend on."""
+def _name(config: ShardConfig, job: Job) -> str:
+    return config.name or job.step.removeprefix("shard-")
+
+
+def _fingerprint(config: ShardConfig, source: Source, tokenizer: "Tokenizer") -> str:
+    """Of everything that the bytes of the files depend on. The table's own id is part of it: a table that was dropped
+    and made again reaches the same version number with other rows."""
     from udfs.shards.encode import template_version
 
     settings = config.model_dump(mode="json", exclude={"tokenizer", "name"})
     natural = config.table == "tuning_examples" and not config.roles
     templates = template_version() if natural else None
     return fingerprint(
-        {**settings, "version": version, "tokenizer": tokenizer.hash, "format": FORMAT, "templates": templates}
+        {
+            **settings,
+            "table_id": source.table_id,
+            "version": source.version,
+            "tokenizer": tokenizer.hash,
+            "format": FORMAT,
+            "templates": templates,
+        }
     )
 
 
@@ -196,39 +192,6 @@ def _plan(config: ShardConfig, job: Job, tokenizer: "Tokenizer", folder: Path, s
         packing=config.packing,
         rows_per_shard=max(1, config.shard_bytes // spec.row_bytes),
     )
-
-
-def _chosen_rows(config: ShardConfig, job: Job, version: int) -> "DataFrame":
-    from pyspark.sql import functions as F
-
-    frame = job.lakehouse.read(config.table, version)
-    for column, values in config.filter.chosen().items():
-        frame = frame.filter(F.col(column).isin(values))
-    return frame
-
-
-def _texts(config: ShardConfig, job: Job, version: int) -> "DataFrame":
-    """The rows to shard: bucket, id and the columns of the text, each bucket complete and in order in one partition."""
-    from pyspark.sql import functions as F
-
-    key, columns = TEXTS[config.table]
-    identity = F.concat_ws(":", *[F.col(column).cast("string") for column in key])
-    place = F.md5(F.concat_ws(":", F.lit(str(config.seed)), F.col("id")))
-    frame = _chosen_rows(config, job, version).select(identity.alias("id"), *columns).withColumn("place", place)
-    return (
-        frame.withColumn("bucket", _bucket(F.col("place"), config.partitions))
-        .repartitionById(config.partitions, "bucket")
-        .sortWithinPartitions("bucket", "place", "id")
-        .select("bucket", "id", *columns)
-    )
-
-
-def _bucket(place: "Column", partitions: int) -> "Column":
-    """The first 32 bits of the hash, scaled to the number of buckets: buckets in order are the global order."""
-    from pyspark.sql import functions as F
-
-    first = F.conv(F.substring(place, 1, 8), 16, 10).cast("long")
-    return F.shiftright(first * F.lit(partitions), 32).cast("int")
 
 
 def _staging(job: Job) -> Path:
@@ -274,15 +237,6 @@ def _shard_rows(staged: "DataFrame") -> "DataFrame":
     return staged.filter("token_shards is not null").select(*[f"token_shards.{name}" for name in names])
 
 
-def _licenses(config: ShardConfig, job: Job, version: int) -> list[str]:
-    """Licences of the rows; those of augmented texts are those of the sources they were made from."""
-    frame = _chosen_rows(config, job, version)
-    if config.table == "augmented_texts":
-        frame = job.lakehouse.read("documents").join(frame.select("source").distinct(), "source", "left_semi")
-    found: list[Any] = [row[0] for row in frame.select("license").distinct().collect()]
-    return sorted(value or "unknown" for value in found)
-
-
 def _remove_stale(folder: Path, generation: str) -> None:
     """Remove what the manifest just written does not name: files of an earlier fingerprint or of a killed attempt."""
     for entry in folder.iterdir():
@@ -309,11 +263,16 @@ def _check(config: ShardConfig, job: Job) -> None:
     load_tokenizer(job.lakehouse.path(config.tokenizer))
 
 
+def _verify(config: ShardConfig, job: Job) -> list[str]:
+    name = _name(config, job)
+    return [f"{name}: {problem}" for problem in verify(job.lakehouse.path("shards", name))]
+
+
 def _reads(config: ShardConfig) -> tuple[str, ...]:
     return (config.table,)
 
 
-VERB = Verb(name="shard", config=ShardConfig, run=shard, reads=_reads, writes=WRITES, check=_check)
+VERB = Verb(name="shard", config=ShardConfig, run=shard, reads=_reads, writes=WRITES, check=_check, verify=_verify)
 
 if __name__ == "__main__":
     from jobs.cli import main

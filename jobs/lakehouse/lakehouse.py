@@ -80,6 +80,10 @@ class Lakehouse:
             return -1
         return int(self._delta(table).history(1).select("version").collect()[0][0])
 
+    def identity(self, table: str) -> str:
+        """Delta's own id of the table, which a table that is dropped and made again does not keep."""
+        return str(self._delta(table).detail().select("id").collect()[0][0])
+
     def append(self, frame: "DataFrame", table: str, txn_app: str, txn_version: int) -> None:
         """Append rows once: a second append with the same application and version adds nothing.
 

@@ -60,6 +60,8 @@ class Verb:
     check: "Callable[[Any, Job], object] | None" = None
     # Shows finished examples without writing: `(config, job, n)`.
     preview: "Callable[[Any, Job, int], None] | None" = None
+    # Checks what the verb has written, `(config, job)` to what is damaged; starts no Spark.
+    verify: "Callable[[Any, Job], list[str]] | None" = None
     # Whether the job itself is an MLflow run; the trainer makes its own.
     tracked: bool = True
 

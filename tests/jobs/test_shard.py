@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from jobs.cli import main
 from jobs.lakehouse.lakehouse import Lakehouse
 from jobs.lakehouse.tables import PROVENANCE, TABLES
 from jobs.shard import ShardConfig
@@ -105,7 +106,11 @@ def test_a_set_holds_every_chosen_text_once(filled: Lakehouse, run_verb: RunVerb
     assert manifest.source.table == "documents"
     assert manifest.source.version == filled.version("documents")
     assert manifest.source.filter == {"arm": ["raw"]}
-    assert manifest.licenses == ["CC0-1.0", "unknown"]
+    assert manifest.source.table_id == filled.identity("documents")
+    assert [(content.source, content.licenses, content.texts) for content in manifest.contents] == [
+        ("rivers", ["unknown"], 50),
+        ("towns", ["CC0-1.0"], 100),
+    ]
 
     chosen = {f"doc{number:04d}:0": text_of(number) for number in range(200) if number % 4}
     found = documents_in(folder)
@@ -140,6 +145,44 @@ def test_the_same_again_is_nothing_and_a_change_replaces(
     assert set(contents(folder)) == {MANIFEST, *(shard.path for shard in read_manifest(folder).shards)}
     with pytest.raises(DataError, match="Has the set been replaced"):
         ShardReader(folder / old.shards[0].path)
+
+
+def test_a_table_made_again_at_the_same_version_is_another_table(
+    filled: Lakehouse, spark: Any, run_verb: RunVerb
+) -> None:
+    run_verb("shard", SETTINGS, step="shard-all")
+    version, old = filled.version("documents"), read_manifest(filled.path("shards", "all"))
+    shutil.rmtree(filled.location("documents"))
+    filled._ensured.clear()
+    fill(filled, spark, "documents", [document(number) for number in range(300, 500)])
+    assert filled.version("documents") == version
+    assert "unchanged" not in run_verb("shard", SETTINGS, step="shard-all")
+    new = read_manifest(filled.path("shards", "all"))
+    assert new.source.table_id != old.source.table_id
+    assert set(documents_in(filled.path("shards", "all"))) == {f"doc{number:04d}:0" for number in range(300, 500)}
+
+
+def test_the_command_names_damaged_files_and_exits_with_1(
+    filled: Lakehouse, run_verb: RunVerb, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = {"verb": "shard", **SETTINGS}
+    pipeline = tmp_path / "pipeline.yaml"
+    steps = {"shard-all": settings, "shard-none": settings}
+    pipeline.write_text(json.dumps({"lakehouse": {"root": str(filled.root)}, "steps": steps}))
+    command = ["shard", "--config", str(pipeline), "--verify", "--step", "shard-all"]
+    run_verb("shard", SETTINGS, step="shard-all")
+    assert main(command) == 0
+    folder = filled.path("shards", "all")
+    damaged = read_manifest(folder).shards[1].path
+    content = bytearray((folder / damaged).read_bytes())
+    content[len(content) // 2] ^= 1
+    (folder / damaged).write_bytes(content)
+    assert main(command) == 1
+    said = capsys.readouterr().err
+    assert f"all: {damaged} has the right size, but its content has changed" in said
+    assert said.count("ipt:") == 1
+    assert main([*command[:-1], "shard-none"]) == 1
+    assert "there is no shard set in" in capsys.readouterr().err
 
 
 def test_lost_files_are_made_again_with_the_same_bytes(filled: Lakehouse, run_verb: RunVerb) -> None:
@@ -202,6 +245,7 @@ def test_wrong_settings_are_refused(change: dict[str, Any], message: str) -> Non
 RUN = """
 import json, sys
 from jobs.lakehouse.config import LakehouseConfig
+from jobs.cli import main
 from jobs.lakehouse.lakehouse import Lakehouse
 from jobs.lakehouse.session import load_target, start
 from jobs.lakehouse.stage import Job

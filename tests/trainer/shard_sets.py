@@ -7,7 +7,7 @@ import numpy as np
 
 from udfs.hashing import identifier
 from udfs.shards.format import ShardSpec, ShardWriter
-from udfs.shards.manifest import Manifest, Source, write_manifest
+from udfs.shards.manifest import Content, Manifest, Source, write_manifest
 from udfs.shards.pack import Text, best_fit
 from udfs.tokens import load_tokenizer, train_tokenizer
 
@@ -46,8 +46,8 @@ def write_set(root: Path, name: str, documents: int, length: int = 64, roles: bo
         pad_token_id=tokenizer.pad_id,
         has_roles=roles,
         packing="best_fit",
-        source=Source(table="documents", version=version, path="/lake/tables/documents"),
-        licenses=["Apache-2.0"],
+        source=Source(table="documents", table_id="0", version=version, path="/lake/tables/documents"),
+        contents=[Content(source="made-up", licenses=["Apache-2.0"], texts=documents)],
     )
     write_manifest(root / name, manifest)
     return root / name

@@ -13,18 +13,30 @@ from pydantic import Field, ValidationError
 
 from udfs.config import Config
 from udfs.errors import DataError
-from udfs.shards.format import FORMAT, ShardInfo, checksum
+from udfs.shards.format import FORMAT, ShardInfo, ShardReader, checksum
 
 MANIFEST = "manifest.json"
 
 
 class Source(Config):
-    """The table the texts came from, at the version that was read, and which of its rows."""
+    """The table the texts came from, at the version that was read, and which of its rows.
+
+    ``table_id`` is Delta's own id of the table: one that is dropped and made again has another.
+    """
 
     table: str
+    table_id: str
     version: int
     path: str
     filter: dict[str, list[str]] = Field(default_factory=dict)
+
+
+class Content(Config):
+    """One source of the texts: its name, its licences (``unknown`` where none was given) and its rows of the table."""
+
+    source: str
+    licenses: list[str]
+    texts: int
 
 
 class Shard(Config):
@@ -39,7 +51,7 @@ class Shard(Config):
 
 
 class Manifest(Config):
-    """A whole set. ``tokens`` leaves out the padding; ``documents`` counts texts."""
+    """A whole set. ``tokens`` leaves out the padding; ``documents`` counts the texts in the files."""
 
     format: int = FORMAT
     name: str
@@ -52,7 +64,7 @@ class Manifest(Config):
     has_roles: bool
     packing: str
     source: Source
-    licenses: list[str]
+    contents: list[Content]
     rows: int
     tokens: int
     documents: int
@@ -62,8 +74,7 @@ class Manifest(Config):
     def of(cls, shards: list[ShardInfo], **values: Any) -> "Manifest":
         """A manifest of these shards, with their sums."""
         listed = [Shard(**vars(shard)) for shard in sorted(shards, key=lambda shard: shard.path)]
-        sums = {name: sum(getattr(shard, name) for shard in listed) for name in ("rows", "tokens", "documents")}
-        return cls(**values, **sums, shards=listed)
+        return cls(**{**values, **_sums(listed)}, shards=listed)
 
 
 def read_manifest(folder: str | Path) -> Manifest:
@@ -103,14 +114,22 @@ def write_manifest(folder: str | Path, manifest: Manifest) -> None:
 
 
 def verify(folder: str | Path) -> list[str]:
-    """What is wrong with the files of a set, one sentence each; empty when all are as the manifest says.
+    """What is wrong with a set, one sentence each; empty when every file is what the manifest says.
+
+    Every byte of every file is read. The manifest itself is checked against the files: its sums, and what each file
+    says of itself (tokenizer, sequence length, rows).
 
     Raises:
         DataError: the set has no readable manifest.
     """
     folder = Path(folder)
-    problems = []
-    for shard in read_manifest(folder).shards:
+    manifest = read_manifest(folder)
+    problems = [
+        f"{MANIFEST} says {getattr(manifest, name)} {name}, its files add up to {total}"
+        for name, total in _sums(manifest.shards).items()
+        if total != getattr(manifest, name)
+    ]
+    for shard in manifest.shards:
         path = folder / shard.path
         if not path.is_file():
             problems.append(f"{shard.path} is missing")
@@ -118,4 +137,26 @@ def verify(folder: str | Path) -> list[str]:
             problems.append(f"{shard.path} has {path.stat().st_size} bytes, not {shard.bytes}")
         elif checksum(path) != shard.sha256:
             problems.append(f"{shard.path} has the right size, but its content has changed")
+        else:
+            problems += _contradictions(path, shard, manifest)
     return problems
+
+
+def _sums(shards: list[Shard]) -> dict[str, int]:
+    return {name: sum(getattr(shard, name) for shard in shards) for name in ("rows", "tokens", "documents")}
+
+
+def _contradictions(path: Path, shard: Shard, manifest: Manifest) -> list[str]:
+    """What an intact file says of itself and the manifest says otherwise."""
+    try:
+        reader = ShardReader(path)
+    except DataError as error:
+        return [str(error)]
+    of_set = ("sequence_length", "vocab_size", "tokenizer_hash", "pad_token_id", "has_roles")
+    pairs = [(name, getattr(manifest, name), getattr(reader.spec, name)) for name in of_set]
+    pairs.append(("rows", shard.rows, len(reader)))
+    return [
+        f"{MANIFEST} says {name} {said!r} of {shard.path}, the file {found!r}"
+        for name, said, found in pairs
+        if said != found
+    ]

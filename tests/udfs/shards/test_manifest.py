@@ -1,50 +1,76 @@
+import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from udfs.errors import DataError
-from udfs.shards.format import ShardInfo, checksum
-from udfs.shards.manifest import MANIFEST, Manifest, Source, read_manifest, verify, write_manifest
+from udfs.shards.format import ShardSpec, ShardWriter
+from udfs.shards.manifest import MANIFEST, Content, Manifest, Source, read_manifest, verify, write_manifest
+from udfs.shards.pack import Text, best_fit
 
 
-def make(folder: Path) -> Manifest:
-    shards = []
-    for name in ("b", "a"):
-        (folder / name).write_bytes(name.encode() * 100)
-        shards.append(ShardInfo(name, checksum(folder / name), 100, 10, 70, 12))
+def make(folder: Path, spec: ShardSpec) -> Manifest:
+    """Two files of 6 full rows each, and their manifest."""
+    writer = ShardWriter(folder, "part", spec, rows_per_shard=6)
+    ids = np.full(spec.sequence_length, 5, spec.dtype)
+    ids[0] = spec.bos_token_id
+    for rows in best_fit((Text(ids, f"d{number}") for number in range(12)), spec):
+        writer.write(rows)
     return Manifest.of(
-        shards,
+        writer.close(),
         name="raw",
         fingerprint="f",
-        sequence_length=8,
-        vocab_size=400,
-        tokenizer_hash="t",
+        sequence_length=spec.sequence_length,
+        vocab_size=spec.vocab_size,
+        tokenizer_hash=spec.tokenizer_hash,
         tokenizer="tokenizer",
-        pad_token_id=0,
+        pad_token_id=spec.pad_token_id,
         has_roles=False,
         packing="best_fit",
-        source=Source(table="documents", version=3, path="tables/documents", filter={"arm": ["raw"]}),
-        licenses=["Apache-2.0"],
+        source=Source(table="documents", table_id="0", version=3, path="tables/documents", filter={"arm": ["raw"]}),
+        contents=[Content(source="towns", licenses=["Apache-2.0"], texts=12)],
     )
 
 
-def test_a_manifest_comes_back_with_its_sums(tmp_path: Path) -> None:
-    manifest = make(tmp_path)
+def test_a_manifest_comes_back_with_its_sums(tmp_path: Path, spec: ShardSpec) -> None:
+    manifest = make(tmp_path, spec)
     write_manifest(tmp_path, manifest)
     assert read_manifest(tmp_path) == manifest
-    assert (manifest.rows, manifest.tokens, manifest.documents) == (20, 140, 24)
-    assert [shard.path for shard in manifest.shards] == ["a", "b"]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b", MANIFEST]
+    assert (manifest.rows, manifest.tokens, manifest.documents) == (12, 12 * spec.sequence_length, 12)
+    names = [shard.path for shard in manifest.shards]
+    assert names == sorted(names) and len(names) == 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*names, MANIFEST])
 
 
-def test_verify_names_what_is_damaged(tmp_path: Path) -> None:
-    write_manifest(tmp_path, make(tmp_path))
+def test_verify_names_what_is_damaged(tmp_path: Path, spec: ShardSpec) -> None:
+    manifest = make(tmp_path, spec)
+    write_manifest(tmp_path, manifest)
     assert verify(tmp_path) == []
-    (tmp_path / "a").write_bytes(b"a" * 99 + b"x")
-    (tmp_path / "b").write_bytes(b"b" * 99)
-    assert verify(tmp_path) == ["a has the right size, but its content has changed", "b has 99 bytes, not 100"]
-    (tmp_path / "b").unlink()
-    assert verify(tmp_path)[1] == "b is missing"
+    first, second = (tmp_path / shard.path for shard in manifest.shards)
+    whole = first.read_bytes()
+    first.write_bytes(whole[:500] + bytes([whole[500] ^ 1]) + whole[501:])
+    second.write_bytes(whole[:-1])
+    assert verify(tmp_path) == [
+        f"{first.name} has the right size, but its content has changed",
+        f"{second.name} has {len(whole) - 1} bytes, not {len(whole)}",
+    ]
+    second.unlink()
+    assert verify(tmp_path)[1] == f"{second.name} is missing"
+
+
+def test_verify_finds_a_manifest_that_says_what_the_files_do_not(tmp_path: Path, spec: ShardSpec) -> None:
+    write_manifest(tmp_path, make(tmp_path, spec))
+    tree = json.loads((tmp_path / MANIFEST).read_text())
+    tree |= {"tokens": tree["tokens"] + 1, "tokenizer_hash": "other"}
+    tree["shards"][0]["rows"] = 7
+    tree["rows"] += 1
+    (tmp_path / MANIFEST).write_text(json.dumps(tree))
+    said = verify(tmp_path)
+    assert any("tokens, its files add up to" in problem for problem in said)
+    assert sum("says tokenizer_hash 'other'" in problem for problem in said) == 2
+    assert any("says rows 7" in problem and tree["shards"][0]["path"] in problem for problem in said)
+    assert len(said) == 4
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""What the verb ``shard`` is made of: the texts of a table, in their order."""
