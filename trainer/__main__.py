@@ -12,6 +12,8 @@ from collections.abc import Sequence
 import yaml
 
 from trainer.config import TrainingConfig, resolve
+from trainer.flops import DEVICES
+from trainer.forecast import NO_SHARDS, Forecast, forecast, placed
 from udfs.errors import ConfigError, InstructionPretrainingError
 
 _TERMINATED = 143  # 128 + SIGTERM
@@ -31,9 +33,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         overrides = list(arguments.set)
         if arguments.deepspeed_config:
             overrides.append(f"deepspeed={arguments.deepspeed_config}")
+        if arguments.plan:
+            overrides = placed(arguments.config, overrides)
         config = resolve(arguments.config, overrides)
         if arguments.dry_run:
             print(_dry_run(config))
+            return 0
+        if arguments.plan:
+            result = _forecast(config, arguments)
+            print(result.text())
+            result.check()
             return 0
         return _train(config)
     except ConfigError as error:
@@ -52,6 +61,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--config", required=True, help="a path, or a short name of conf/training")
     parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="change one setting")
     parser.add_argument("--dry-run", action="store_true", help="print the resolved configuration and the plan")
+    parser.add_argument("--plan", action="store_true", help="print memory and time on the GPUs named by:")
+    parser.add_argument("--gpus", type=int, default=1, help="with --plan: how many (default 1)")
+    parser.add_argument("--device", choices=DEVICES, default="h200", help="with --plan: of which kind (default h200)")
+    parser.add_argument("--mfu", type=float, default=0.4, help="with --plan: share of their peak (default 0.4)")
     # What DeepSpeed's and Spark's launchers append.
     parser.add_argument("--deepspeed", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--deepspeed_config", help=argparse.SUPPRESS)
@@ -69,6 +82,20 @@ def _dry_run(config: TrainingConfig) -> str:
         "plan": plan(config, sets, mixture(config, sets)).tree(),
     }
     return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
+
+
+def _forecast(config: TrainingConfig, arguments: argparse.Namespace) -> Forecast:
+    from trainer.plan import plan
+    from trainer.sources import mixture, open_sets
+
+    if arguments.gpus < 1:
+        raise ConfigError(f"--gpus {arguments.gpus} must be at least 1.")
+    planned, vocabulary = None, None
+    if NO_SHARDS not in config.data.sources:
+        sets = open_sets(config)
+        planned = plan(config, sets, mixture(config, sets))
+        vocabulary = next(iter(sets.values())).manifest.vocab_size
+    return forecast(config, planned, vocabulary, arguments.gpus, DEVICES[arguments.device], arguments.mfu)
 
 
 def _train(config: TrainingConfig) -> int:

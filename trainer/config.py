@@ -96,13 +96,15 @@ class Span(Config):
     steps: int | None = Field(default=None, ge=0)
     # Trained tokens, padding left out; reached to within one step.
     tokens: int | None = Field(default=None, ge=0)
+    # Passes over all sources' tokens together; for a duration only.
+    epochs: float | None = Field(default=None, gt=0)
     # Share of the whole training; for a warm-up only.
     fraction: float | None = Field(default=None, ge=0, le=1)
 
     @model_validator(mode="after")
     def _one_unit(self) -> "Span":
-        if sum(value is not None for value in (self.steps, self.tokens, self.fraction)) != 1:
-            raise ValueError("give exactly one of steps, tokens and fraction")
+        if sum(value is not None for value in (self.steps, self.tokens, self.epochs, self.fraction)) != 1:
+            raise ValueError("give exactly one of steps, tokens, epochs and fraction")
         return self
 
 
@@ -125,10 +127,14 @@ class BatchConfig(Config):
 
 
 class CheckpointConfig(Config):
-    """When the state is saved. It is also saved at the end and on SIGTERM."""
+    """When the state is saved. It is also saved at the end, on SIGTERM, and when a file SAVE appears in output_dir."""
 
     every_steps: int = Field(default=1000, ge=1)
     keep_last: int = Field(default=2, ge=1)
+    # Checkpoints at multiples of this many steps are never removed; null keeps the last ones alone.
+    keep_every: int | None = Field(default=None, ge=1)
+    # Folder that complete checkpoints are copied to while training goes on: a path or any URL that fsspec opens.
+    upload: str | None = None
 
 
 class TrackingConfig(Config):
@@ -177,8 +183,10 @@ class TrainingConfig(Config):
 
     @model_validator(mode="after")
     def _consistent(self) -> "TrainingConfig":
-        if self.duration.fraction is not None or (self.duration.steps or self.duration.tokens or 0) < 1:
-            raise ValueError("duration: give steps or tokens, at least 1")
+        if self.duration.epochs is None and (self.duration.steps or self.duration.tokens or 0) < 1:
+            raise ValueError("duration: give steps, tokens or epochs, at least 1 step or token")
+        if self.schedule.warmup.epochs is not None:
+            raise ValueError("schedule.warmup: give steps, tokens or fraction")
         if self.batch.sequences % self.batch.micro_batch:
             raise ValueError(
                 f"batch.sequences {self.batch.sequences} must be a multiple of batch.micro_batch "

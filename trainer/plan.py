@@ -45,7 +45,8 @@ def plan(config: TrainingConfig, sets: dict[str, ShardSet], order: Order) -> Pla
     """
     density = np.array([entry.manifest.tokens / len(entry) for entry in sets.values()])
     per_step = float(config.batch.sequences * (order.shares() * density).sum())
-    steps = max(1, _steps(config.duration, per_step, 0))
+    passed = sum(entry.manifest.tokens for entry in sets.values())
+    steps = max(1, count_steps(config.duration, per_step, passed))
     repeats = dict(zip(sets, order.repeats(steps * config.batch.sequences).tolist(), strict=True))
     for name, source in config.data.sources.items():
         if source.max_repeats is not None and repeats[name] > source.max_repeats:
@@ -56,17 +57,25 @@ def plan(config: TrainingConfig, sets: dict[str, ShardSet], order: Order) -> Pla
     return Plan(
         identity=config.identity({name: entry.manifest.fingerprint for name, entry in sets.items()}),
         steps=steps,
-        warmup=min(steps, _steps(config.schedule.warmup, per_step, steps)),
+        warmup=min(steps, count_steps(config.schedule.warmup, per_step, steps)),
         tokens_per_step=per_step,
         tokens=per_step * steps,
         repeats=repeats,
     )
 
 
-def _steps(span: Span, tokens_per_step: float, whole: int) -> int:
+def count_steps(span: Span, tokens_per_step: float, whole: float) -> int:
+    """Steps of a stretch of training.
+
+    Args:
+        span: the stretch.
+        tokens_per_step: what one step takes.
+        whole: what a share is of (the training's steps), or what a pass is over (the sources' tokens).
+    """
     if span.steps is not None:
         return span.steps
-    if span.tokens is not None:
-        return round(span.tokens / tokens_per_step)
-    assert span.fraction is not None
-    return math.ceil(span.fraction * whole)
+    if span.fraction is not None:
+        return math.ceil(span.fraction * whole)
+    tokens = span.tokens if span.epochs is None else span.epochs * whole
+    assert tokens is not None
+    return round(tokens / tokens_per_step)

@@ -97,3 +97,12 @@ def test_checking_a_configuration_loads_no_torch(tmp_path: Path) -> None:
         f"'data.sources.raw.path={folder}']); sys.exit(code or int('torch' in sys.modules))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False, capture_output=True).returncode == 0
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in (conf_root() / "deepspeed").glob("*.yaml")))
+def test_deepspeed_knows_every_key_of_its_files(name: str) -> None:
+    from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
+
+    section = deepspeed_section(resolve("tiny", [*SET, f"deepspeed={name}"]))
+    assert set(section) == {"zero_optimization"}
+    assert DeepSpeedZeroConfig(**section["zero_optimization"]).stage == section["zero_optimization"]["stage"]
