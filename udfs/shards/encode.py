@@ -11,7 +11,6 @@ How a row becomes a text depends on its table:
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -67,17 +66,10 @@ def encode(
 
 def encode_texts(texts: Iterable[tuple[str, str]], tokenizer: "Tokenizer", spec: ShardSpec) -> Iterator[Text]:
     """``(id, text)`` to BOS, ids, EOS. Markup inside a text (the spelling of BOS, say) stays plain text."""
-    bos, eos = (tokenizer.bos_id,), (tokenizer.eos_id,)
+    bos, eos = np.array([tokenizer.bos_id], spec.dtype), np.array([tokenizer.eos_id], spec.dtype)
     for names, batch in _calls(texts):
-        encoded = tokenizer.encode_batch(batch)
-        lengths = [len(ids) + 2 for ids in encoded]
-        flat = np.fromiter(
-            chain.from_iterable(part for ids in encoded for part in (bos, ids, eos)), spec.dtype, sum(lengths)
-        )
-        stop = 0
-        for name, length in zip(names, lengths, strict=True):
-            start, stop = stop, stop + length
-            yield Text(flat[start:stop], name)
+        for name, ids in zip(names, tokenizer.encode_arrays(batch), strict=True):
+            yield Text(np.concatenate((bos, ids.astype(spec.dtype), eos)), name)
 
 
 def template_version() -> str:

@@ -1,0 +1,110 @@
+"""How fast the trainer's loader reads, alone and on one core: rows from memory-mapped shards to the tensors of a step.
+
+The set is made here: texts with lengths like those of web documents, packed into rows of 2,048 tokens. It is read once
+before it is timed, so what is measured is the loader and not the disk. Steps are read one after another by
+``Loader.read``, in the thread that asks; a training reads them ahead in another thread.
+
+    python -m benchmarks.loader [--small]
+
+The last line is JSON. About a minute on one core.
+"""
+
+import argparse
+import json
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+SEQUENCE_LENGTH = 2048
+# A model of 500 million parameters trains at about this speed on one GPU of 80 GB.
+TRAINING_TOKENS_PER_SECOND = 133_000
+
+
+def write_set(folder: Path, rows: int) -> None:
+    """A shard set of about ``rows`` packed rows of random tokens."""
+    import numpy as np
+
+    from udfs.shards.format import ShardSpec, ShardWriter
+    from udfs.shards.manifest import Content, Manifest, Source, write_manifest
+    from udfs.shards.pack import Text, best_fit
+
+    spec = ShardSpec(SEQUENCE_LENGTH, 32_000, "none", pad_token_id=0, bos_token_id=1)
+    draw = np.random.default_rng(0)
+
+    def texts() -> Iterator[Text]:
+        written = number = 0
+        while written < rows * SEQUENCE_LENGTH:
+            length = int(np.clip(draw.lognormal(6.0, 1.1), 20, 60_000))
+            ids = draw.integers(3, 32_000, length).astype(spec.dtype)
+            ids[0], ids[-1] = 1, 2
+            yield Text(ids, f"{number:032x}")
+            written += length
+            number += 1
+
+    writer = ShardWriter(folder, "part", spec, rows_per_shard=(128 << 20) // spec.row_bytes)
+    for packed in best_fit(texts(), spec):
+        writer.write(packed)
+    write_manifest(
+        folder,
+        Manifest.of(
+            writer.close(),
+            name="benchmark",
+            fingerprint="0",
+            sequence_length=SEQUENCE_LENGTH,
+            vocab_size=32_000,
+            tokenizer_hash="none",
+            tokenizer="none",
+            pad_token_id=0,
+            has_roles=False,
+            packing="best_fit",
+            source=Source(table="none", table_id="0", version=0, path=""),
+            contents=[Content(source="random", licenses=["CC0-1.0"], texts=0)],
+        ),
+    )
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--small", action="store_true", help="a small set and few steps, to see that it runs")
+    small = parser.parse_args().small
+    os.environ["OMP_NUM_THREADS"] = "1"
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    import numpy as np
+
+    from trainer.data import Loader
+    from trainer.order import Order, SourceShare
+    from trainer.sources import ShardSet
+
+    sequences, micro_batch = 256, 8
+    steps = 4 if small else 100
+    with tempfile.TemporaryDirectory() as folder:
+        write_set(Path(folder) / "set", 1_000 if small else 40_000)
+        shards = ShardSet(Path(folder) / "set")
+        order = Order([SourceShare("benchmark", len(shards), 1.0)], seed=0)
+        loader = Loader(order, [shards], np.ones(4, np.float32), sequences, micro_batch, 0, 1)
+        for row in range(len(shards)):
+            reader, place = shards.locate(row)
+            reader.input_ids(place).sum()
+        best, tokens = 0.0, 0
+        for turn in range(3):
+            started = time.perf_counter()
+            tokens = sum(batch.tokens for step in range(steps) for batch in loader.read(step * sequences))
+            speed = tokens / (time.perf_counter() - started)
+            print(f"turn {turn + 1}: {tokens:,} tokens, {speed:,.0f}/s")
+            best = max(best, speed)
+        loader.close()
+    result = {
+        "benchmark": "loader",
+        "rows": len(shards),
+        "tokens": tokens,
+        "tokens_per_second_core": round(best),
+        "vs_training": round(best / TRAINING_TOKENS_PER_SECOND, 1),
+    }
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()
