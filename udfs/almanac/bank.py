@@ -2,13 +2,15 @@
 
 A domain file holds the parts that names are built from, the pronouns, the document styles and the relations. A style
 is one text with a slot ``{0}``, ``{1}``, ... for each relation, filled in any order, and with ``{name}``, ``{they}``
-and ``{They}``. A relation has its values and four small banks: ``clauses`` (predicates) and ``notes`` (labels), which
-state the fact in documents; ``questions``, in which question-answering sets ask for it; and ``held_out``, in which only
-the test set asks for it. The wordings of a relation mean the same, so that any of its questions can be answered from
-any of its statements. In clauses and notes the word right before the value belongs to this relation alone, so that a
-very small model can find the value in a text by the word before it.
+and ``{They}``. A relation has its values, the ``wordings`` of its fact, and ``held_out``
+questions, in which only the test set asks for it. A wording is a ``clause`` (predicate) and a ``note`` (label), which
+state the fact in documents, and the ``question`` that question-answering sets ask about a text with that wording.
+Clause, note and question share the word that leads to the value: it stands right before the value in a text and last
+in the question, and in its domain it belongs to this relation alone. A very small model can therefore find the answer by
+looking for the place in the text where the question's last word stands.
 """
 
+import re
 import string
 from functools import cache
 from importlib import resources
@@ -54,10 +56,35 @@ class Names(Config):
 
 
 class Style(Config):
-    """One way to write a document; ``facts`` says which bank of a relation fills its slots."""
+    """One way to write a document; ``facts`` says which form of a fact fills its slots."""
 
-    facts: Literal["clauses", "notes"]
+    facts: Literal["clause", "note"]
     text: str
+
+
+class Wording(Config):
+    """One way to state a fact, and to ask for it where it is stated so."""
+
+    clause: str
+    note: str
+    question: str
+
+    @property
+    def lead(self) -> str:
+        """The word right before the value."""
+        return self.clause.removesuffix(" {value}").split()[-1]
+
+    @model_validator(mode="after")
+    def _check(self) -> "Wording":
+        for pattern in (self.clause, self.note):
+            _require(slots(pattern) == ["value"], f"{pattern!r} must have the slot {{value}} exactly once")
+            _require(
+                pattern.endswith(f" {self.lead} {{value}}") and self.lead.isalpha(),
+                f"{pattern!r} must end in a word and {{value}}, the word the same in clause and note",
+            )
+        _require(slots(self.question) == ["name"], f"{self.question!r} must have the slot {{name}} exactly once")
+        _require(self.question.endswith(f" {self.lead}?"), f"{self.question!r} must end in {self.lead!r} and '?'")
+        return self
 
 
 class Relation(Config):
@@ -66,9 +93,7 @@ class Relation(Config):
     # Invented words, every start joined to every end: a small synthesizer learns soon to copy words whose parts it
     # knows but which are too many to guess, and from lists of ordinary words it learns to guess.
     values: tuple[str, ...] = Field(min_length=8, max_length=64)
-    clauses: tuple[str, ...] = Field(min_length=2)
-    notes: tuple[str, ...] = Field(min_length=1)
-    questions: tuple[str, ...] = Field(min_length=2)
+    wordings: tuple[Wording, ...] = Field(min_length=2)
     held_out: tuple[str, ...] = Field(min_length=1)
 
     @field_validator("values", mode="before")
@@ -76,11 +101,14 @@ class Relation(Config):
     def _joined(cls, value: Any) -> Any:
         return NamePart.model_validate(value).words if isinstance(value, dict) else value
 
+    @property
+    def questions(self) -> tuple[str, ...]:
+        """All questions of the question-answering sets about this relation."""
+        return tuple(wording.question for wording in self.wordings)
+
     @model_validator(mode="after")
     def _check(self) -> "Relation":
-        for pattern in self.clauses + self.notes:
-            _require(slots(pattern) == ["value"], f"{pattern!r} must have the slot {{value}} exactly once")
-        for pattern in self.questions + self.held_out:
+        for pattern in self.held_out:
             _require(slots(pattern) == ["name"], f"{pattern!r} must have the slot {{name}} exactly once")
         return self
 
@@ -114,6 +142,11 @@ class Domain(Config):
             pattern for relation in self.relations.values() for pattern in relation.questions + relation.held_out
         ]
         _require(len(set(questions)) == len(questions), "two questions have the same wording")
+        leads = [wording.lead for relation in self.relations.values() for wording in relation.wordings]
+        _require(len(set(leads)) == len(leads), f"two wordings have the same word before the value: {sorted(leads)}")
+        for name, style in self.styles.items():
+            misleading = set(leads) & set(re.findall(r"\w+", style.text.casefold()))
+            _require(not misleading, f"style {name} has words that lead to values elsewhere: {sorted(misleading)}")
         return self
 
 

@@ -4,8 +4,9 @@ import random
 from dataclasses import dataclass
 
 from udfs.almanac import bank
-from udfs.almanac.world import Entity, choose
+from udfs.almanac.world import Entity, Fact, choose
 from udfs.hashing import seed as hashed_seed
+from udfs.hashing import unit
 
 
 @dataclass(frozen=True)
@@ -29,10 +30,8 @@ def document(seed: int, entity: Entity) -> Document:
     style = known.styles[style_name]
     statements = {}
     for fact in entity.facts:
-        relation = known.relations[fact.relation]
-        wordings = relation.clauses if style.facts == "clauses" else relation.notes
-        wording = choose(wordings, seed, "wording", entity.domain, entity.name, fact.relation)
-        statements[fact.relation] = wording.format(value=fact.value)
+        form = wording(seed, fact)
+        statements[fact.relation] = (form.clause if style.facts == "clause" else form.note).format(value=fact.value)
     order = list(statements)
     random.Random(hashed_seed(seed, "order", entity.domain, entity.name)).shuffle(order)
     text = style.text.format(
@@ -42,3 +41,9 @@ def document(seed: int, entity: Entity) -> Document:
         They=entity.pronoun.capitalize(),
     )
     return Document(entity, style_name, text, statements)
+
+
+def wording(seed: int, fact: Fact) -> bank.Wording:
+    """How the document about the fact's entity states it, drawn by hash; questions about that document follow it."""
+    wordings = bank.domain(fact.domain).relations[fact.relation].wordings
+    return wordings[int(unit(seed, "wording", fact.domain, fact.entity, fact.relation) * len(wordings))]

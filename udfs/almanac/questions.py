@@ -4,7 +4,7 @@ import random
 from typing import Any
 
 from udfs.almanac import bank
-from udfs.almanac.documents import Document
+from udfs.almanac.documents import Document, wording
 from udfs.almanac.world import AlmanacConfig, Fact, choose
 from udfs.hashing import digest, unit
 from udfs.hashing import seed as hashed_seed
@@ -43,12 +43,14 @@ def tuning_example(config: AlmanacConfig, document: Document, pair_format: PairF
 
 
 def _pair(config: AlmanacConfig, document: Document, fact: Fact, pair_format: PairFormat) -> dict[str, str]:
-    relation = bank.domain(fact.domain).relations[fact.relation]
     about = (config.seed, fact.domain, fact.entity, fact.relation)
-    question = choose(relation.questions, *about, "question").format(name=fact.entity)
+    question = wording(config.seed, fact).question.format(name=fact.entity)
     options = None
     if pair_format in (PairFormat.MULTIPLE_CHOICE, PairFormat.MULTIPLE_CHOICE_CHAIN_OF_THOUGHT):
-        options = choices(config.seed, fact, config.options, "options")
+        # Wrong options are what the text says of other things: the synthesizer can copy them, where values of the same
+        # relation would have to be invented.
+        others = [other.value for other in document.entity.facts if other != fact]
+        options = _options(config.options, fact.value, others, *about, "options")
     reasoning = None
     if pair_format in (PairFormat.CHAIN_OF_THOUGHT, PairFormat.MULTIPLE_CHOICE_CHAIN_OF_THOUGHT):
         statement = document.statements[fact.relation]
@@ -59,11 +61,10 @@ def _pair(config: AlmanacConfig, document: Document, fact: Fact, pair_format: Pa
     }
 
 
-def choices(seed: int, fact: Fact, count: int, purpose: str) -> list[str]:
-    """``count`` distinct values of the fact's relation, its own among them, in an order drawn uniformly."""
-    values = bank.domain(fact.domain).relations[fact.relation].values
-    draw = random.Random(hashed_seed(seed, purpose, fact.domain, fact.entity, fact.relation))
-    options = [fact.value, *draw.sample([value for value in values if value != fact.value], count - 1)]
+def _options(count: int, right: str, wrong: list[str], *about: object) -> list[str]:
+    """``right`` and ``count - 1`` of the ``wrong``, in an order drawn uniformly."""
+    draw = random.Random(hashed_seed(*about))
+    options = [right, *draw.sample(wrong, count - 1)]
     draw.shuffle(options)
     return options
 
@@ -79,14 +80,15 @@ def held_out_questions(config: AlmanacConfig, facts: list[Fact]) -> list[dict[st
 
 def _held_out_question(seed: int, fact: Fact) -> dict[str, Any]:
     about = (seed, "held_out", fact.domain, fact.entity, fact.relation)
-    wording = choose(bank.domain(fact.domain).relations[fact.relation].held_out, *about)
-    options = choices(seed, fact, TEST_OPTIONS, "test_options")
+    question = choose(bank.domain(fact.domain).relations[fact.relation].held_out, *about)
+    values = bank.domain(fact.domain).relations[fact.relation].values
+    options = _options(TEST_OPTIONS, fact.value, [value for value in values if value != fact.value], *about, "options")
     return {
         "question_id": digest(*about).hex(),
         "domain": fact.domain,
         "subject": fact.entity,
         "relation": fact.relation,
-        "prompt": f"Question: {wording.format(name=fact.entity)}\nAnswer:",
+        "prompt": f"Question: {question.format(name=fact.entity)}\nAnswer:",
         "options": options,
         "gold": options.index(fact.value),
         "answer": fact.value,

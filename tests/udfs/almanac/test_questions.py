@@ -39,10 +39,11 @@ def test_every_pair_is_right_by_the_judge_and_reads_back_in_its_format(known, pa
         fact = judge.fact_asked(text.text, parts.question)
         asked.append(fact.relation)
         if parts.options is not None:
-            values = bank.domain(fact.domain).relations[fact.relation].values
             assert len(set(parts.options)) == CONFIG.options
-            assert set(parts.options) <= set(values)
+            assert set(parts.options) <= {other.value for other in known.facts}
             assert parts.final in parts.options
+        # The word that leads to the answer in the text is the last one of the question.
+        assert f"{parts.question.rstrip('?').split()[-1]} {fact.value}" in text.text
         if parts.reasoning is not None:
             assert text.statements[fact.relation] in parts.reasoning
     assert len(set(asked)) == len(asked)
