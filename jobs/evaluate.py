@@ -27,6 +27,7 @@ from udfs.config import Config
 from udfs.errors import ConfigError, EnvironmentProblem
 from udfs.hashing import identifier
 from udfs.statistics import Estimate, paired_difference, wilson
+from udfs.synthesis.pairs import REJECTIONS
 from udfs.text.readers import Record
 from udfs.text.recast.held_out import write_held_out_questions
 from udfs.text.sources import FileSource
@@ -223,6 +224,10 @@ def _score_synthesizer(config: EvaluateConfig, job: Job) -> Iterator[Score]:
             F.count("*").alias("documents"),
             F.count_distinct("chain_id").alias("chains"),  # a chain has one source
             F.sum(F.size("pairs")).alias("pairs"),
+            # A pair that a check took out is well-formed all the same.
+            F.sum(F.size(F.filter("rejected_pairs", lambda piece: piece["reason"].isin(*REJECTIONS)))).alias(
+                "malformed"
+            ),
             F.sum(F.size("rejected_pairs")).alias("rejected"),
         )
         .orderBy("source")
@@ -233,21 +238,28 @@ def _score_synthesizer(config: EvaluateConfig, job: Job) -> Iterator[Score]:
         yield Score(SYNTHESIZER, _TASK, metric, Estimate(count, count, count, count), has_interval=False)
     judged = _judged(table, config.synthesizer, job) if any(row["pairs"] for row in totals) else []
     has_truth = config.synthesizer.truth is not None
-    yield from _shares(SYNTHESIZER, sum(row["rejected"] for row in totals), judged, has_truth)
+    yield from _shares(SYNTHESIZER, _pieces(totals), judged, has_truth)
     for row in totals:
         of_source = [entry for entry in judged if entry["source"] == row["source"]]
-        yield from _shares(f"{SYNTHESIZER} on {row['source']}", row["rejected"], of_source, has_truth)
+        yield from _shares(f"{SYNTHESIZER} on {row['source']}", _pieces([row]), of_source, has_truth)
     for kind in sorted({row["format"] for row in judged}):
         of_format = [row for row in judged if row["format"] == kind]
         # What was rejected has no format, so there is no share of well-formed pairs here.
         yield from _shares(f"{SYNTHESIZER} in {kind}", None, of_format, has_truth)
 
 
-def _shares(subject: str, rejected: int | None, judged: Sequence[Any], has_truth: bool) -> Iterator[Score]:
+def _pieces(totals: Sequence[Any]) -> tuple[int, int]:
+    """Pieces of completions: those that are pairs by their form, and all of them."""
+    pieces = sum(row["pairs"] + row["rejected"] for row in totals)
+    return pieces - sum(row["malformed"] for row in totals), pieces
+
+
+def _shares(subject: str, pieces: tuple[int, int] | None, judged: Sequence[Any], has_truth: bool) -> Iterator[Score]:
     """Shares of the pairs in ``judged``. A pair that the judge does not understand is not right."""
     pairs = sum(row["n"] for row in judged)
-    if rejected is not None and pairs + rejected:
-        yield Score(subject, _TASK, "share_well_formed", wilson(pairs, pairs + rejected))
+    if pieces is not None and pieces[1]:
+        yield Score(subject, _TASK, "share_well_formed", wilson(*pieces))
+        yield Score(subject, _TASK, "share_kept", wilson(pairs, pieces[1]))
     if not pairs:
         return
     yield Score(subject, _TASK, "share_grounded", wilson(sum(row["n"] for row in judged if row["grounded"]), pairs))

@@ -15,6 +15,7 @@ from jobs.lakehouse.rows import map_rows
 from jobs.lakehouse.stage import Job, Stage, Verb
 from udfs.config import Config
 from udfs.synthesis.chains import CHAIN_COLUMN, ROUND_COLUMN, synthesize_partition
+from udfs.synthesis.checks import CheckSettings
 from udfs.synthesis.engines import EngineConfig
 from udfs.tokens import load_tokenizer
 
@@ -33,6 +34,8 @@ class SynthesizeConfig(Config):
     partitions: int = Field(1, ge=1)
     # Decides which documents meet in a chain.
     seed: int = 0
+    # Which pairs are kept; the others are in `rejected_pairs`, and later rounds do not see them.
+    checks: CheckSettings = CheckSettings()
     # Files of `documents` in a micro-batch. Chains are formed inside one, so large ones leave fewer short chains.
     files_per_batch: int = Field(64, ge=1)
 
@@ -72,7 +75,7 @@ def synthesize(batch: "DataFrame", config: SynthesizeConfig, job: Job) -> "DataF
     chained = with_chains(chosen, config.rounds, config.partitions, config.seed)
     model = str(job.lakehouse.path(config.engine.model))
     engine = config.engine.model_copy(update={"model": model})
-    return map_rows(chained, partial(synthesize_partition, config=engine), *STAGE.writes)
+    return map_rows(chained, partial(synthesize_partition, config=engine, checks=config.checks), *STAGE.writes)
 
 
 def preview_rows(config: SynthesizeConfig, job: Job, n: int) -> list[dict[str, Any]]:

@@ -35,7 +35,7 @@ def _struct(**fields: DataType) -> StructType:
     return StructType([StructField(name, kind, True) for name, kind in fields.items()])
 
 
-PAIR = _struct(instruction=STRING, response=STRING, format=STRING)
+PAIR = _struct(instruction=STRING, response=STRING, format=STRING, grounding=DOUBLE, length_ratio=DOUBLE)
 REJECTED_PAIR = _struct(text=STRING, reason=STRING)
 QUESTION = _struct(Q=STRING, A=STRING)
 ENGINE = _struct(
@@ -132,12 +132,12 @@ SYNTHESES = Table(
         Column("source", STRING, "source that all documents of the chain share"),
         Column("domain", STRING, "subject area of the source"),
         Column("carried", ArrayType(STRING), "doc_id:chunk of the earlier documents in the prompt, oldest first"),
-        Column("status", STRING, "ok, no_pairs (nothing parsed) or truncated_context (text cut to fit, pairs parsed)"),
+        Column("status", STRING, "ok, no_pairs (none passed) or truncated_context (text cut to fit, pairs parsed)"),
         Column("finish_reason", STRING, "why generation ended: stop or length", nullable=True),
         Column("n_prompt_tokens", INT, "tokens of the prompt"),
         Column("n_cached_tokens", INT, "prompt tokens found in the prefix cache"),
         Column("n_completion_tokens", INT, "tokens generated"),
-        Column("pairs", ArrayType(PAIR), "instruction-response pairs that passed"),
+        Column("pairs", ArrayType(PAIR), "pairs that passed; grounding: share of the response's words in the text"),
         Column("rejected_pairs", ArrayType(REJECTED_PAIR), "pieces of the completion that did not, with the reason"),
         Column("engine", ENGINE, "model, sampling and versions that produced the completion"),
         Column("context", STRING, "document text as it stands in the corpus"),

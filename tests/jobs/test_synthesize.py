@@ -16,8 +16,8 @@ COLUMNS = (
 )
 
 
-def document(number: int, arm: str = "convert") -> tuple:
-    text = text_about("job", number)
+def document(number: int, arm: str = "convert", text: str | None = None) -> tuple:
+    text = text_about("job", number) if text is None else text
     return (f"d{number:03}", number % 2, "ab"[number % 5 == 0], "any", None, arm, 1, f"h{number}", None, text)
 
 
@@ -107,3 +107,41 @@ def test_nothing_to_convert_starts_no_engine(spark, lakehouse, run_verb):
 def test_a_missing_model_is_told_before_anything_runs(run_verb):
     with pytest.raises(ConfigError, match="no tokenizer at"):
         run_verb("synthesize", {"engine": {"model": "there is none"}})
+
+
+SURVIVES = {
+    "white space": " \t\n\u3000 ",
+    "one line of 1 MB": "This is about Ann. " * 55_000,
+    "emoji": "🙂🔦👩‍🚀" * 20,
+    "right to left": "كان هذا المنارة القديمة أمام الميناء \u202e עברית " * 3,
+    "CJK": "这座灯塔建于一八六一年。灯台は港の前にある。" * 3,
+    "control characters": "NUL \x00 BEL \x07 ESC \x1b[31m DEL \x7f \ufeff end",
+    "markers": "<CON> a </CON> <QUE> b <ANS> c </END> <s> d </s> <unk> <|endoftext|> [INST] {question}",
+    "a set of pairs": "<QUE> Who is it? <ANS> Ann </END>\n\n<QUE> Where did Ann go? <ANS> Rome </END></s><s> <CON> x",
+}
+
+
+def test_inputs_that_must_survive(spark, lakehouse, run_verb, engine_settings):
+    # Each one has an ordinary document after it in its chain, which must come to no harm.
+    texts = [text for odd in SURVIVES.values() for text in (odd, None)]
+    fill(lakehouse, spark, [(*document(n, text=text)[:2], f"s{n // 2}", *document(n, text=text)[3:])
+                            for n, text in enumerate(texts)])  # fmt: skip
+    counts = run_verb("synthesize", {"engine": engine_settings, "rounds": 2})
+    assert (counts["syntheses"], counts["rejects"]) == (len(texts) - 1, 1)
+    (reject,) = lakehouse.read("rejects").collect()
+    assert (reject["record_id"], reject["reason"]) == ("d000:0", "empty_text")
+    rows = {row["doc_id"]: row for row in lakehouse.read("syntheses").collect()}
+    for number, (name, odd) in enumerate(SURVIVES.items()):
+        ordinary = rows[f"d{2 * number + 1:03}"]
+        assert ordinary["status"] == "ok", name
+        if name != "white space":
+            row = rows[f"d{2 * number:03}"]
+            assert row["context"] == odd, name
+            assert row["chain_id"] == ordinary["chain_id"], name
+    assert rows["d002"]["n_prompt_tokens"] + 64 == 512  # cut to what fits
+    assert not any("‹" in row["context"] for row in rows.values())
+
+    # What is made of them is trained on: every text is whole in what the templates make of it.
+    run_verb("augment", {})
+    augmented = {row["chain_id"]: row for row in lakehouse.read("augmented_texts").collect() if row["mode"] != "raw"}
+    assert all(augmented[row["chain_id"]] for row in rows.values() if row["pairs"])

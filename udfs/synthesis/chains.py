@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from udfs.hashing import identifier
 from udfs.rejects import reject
+from udfs.synthesis.checks import CheckSettings, read_pairs
 from udfs.synthesis.engines import Completion, Engine, EngineConfig, RequestRefused, cached_engine
-from udfs.synthesis.pairs import parse
 from udfs.synthesis.prompts import ExampleFormat, Input
 
 if TYPE_CHECKING:
@@ -62,22 +62,24 @@ class Chain:
 
 @dataclass(frozen=True)
 class ChainSettings:
-    """Limits, in tokens and requests.
+    """Limits, in tokens and requests, and what becomes of completions.
 
     Attributes:
         max_model_len: most tokens of a prompt and its completion together.
         max_tokens: most tokens of a completion.
         in_flight: most requests with the engine at a time.
+        checks: which pairs are kept.
     """
 
     max_model_len: int
     max_tokens: int
     in_flight: int
+    checks: CheckSettings = field(default_factory=CheckSettings)
 
     @classmethod
-    def of(cls, config: EngineConfig) -> "ChainSettings":
+    def of(cls, config: EngineConfig, checks: CheckSettings) -> "ChainSettings":
         """The settings that fit an engine."""
-        return cls(config.max_model_len, config.max_tokens, ceil(IN_FLIGHT * config.max_num_seqs))
+        return cls(config.max_model_len, config.max_tokens, ceil(IN_FLIGHT * config.max_num_seqs), checks)
 
 
 @dataclass
@@ -104,7 +106,7 @@ def run_chains(chains: Iterable[Chain], engine: Engine, settings: ChainSettings)
     yield from _Scheduler(engine, settings).run(iter(chains))
 
 
-def synthesize_partition(rows: Iterable[Row], config: EngineConfig) -> Iterator[Outcome]:
+def synthesize_partition(rows: Iterable[Row], config: EngineConfig, checks: CheckSettings) -> Iterator[Outcome]:
     """Run the chains of one partition in this process's engine; no engine is started for a partition without rows.
 
     ``rows`` are documents with the columns ``chain_key`` and ``round``, sorted by both.
@@ -118,7 +120,7 @@ def synthesize_partition(rows: Iterable[Row], config: EngineConfig) -> Iterator[
         yield first
         yield from chains
 
-    yield from run_chains(all_chains(), cached_engine(config), ChainSettings.of(config))
+    yield from run_chains(all_chains(), cached_engine(config), ChainSettings.of(config, checks))
 
 
 def chains_of(rows: Iterable[Row]) -> Iterator[Chain]:
@@ -144,7 +146,8 @@ class _Scheduler:
                     waiting = next(chains, None)
                 for completion in self._engine.step() if self._active else ():
                     running = self._active.pop(completion.request_id)
-                    parsed = parse(completion.text)
+                    document = running.chain.documents[running.next_round - 1]
+                    parsed = read_pairs(completion.text, document.text, self._settings.checks)
                     row = self._row(running, completion, parsed)
                     self._remember(running, completion, parsed)
                     # First the next round, then the row: whoever takes the rows may take its time.

@@ -1,10 +1,10 @@
 """Pairs as the synthesizer writes them: ``<QUE> {instruction} <ANS> {response} </END>``, joined by blank lines.
 
 ``parse`` is the inverse of ``build``. It is strict: a piece that is not exactly one pair is kept as rejected, with its
-reason, and nothing is repaired.
+reason, and nothing is repaired. What makes a well-formed pair a good one is the business of ``checks``.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
@@ -22,7 +22,6 @@ REJECTIONS: dict[str, str] = {
     "extra_marker": "the piece has a second <QUE> or <ANS>, or a marker of a context",
     "empty_question": "nothing stands between <QUE> and <ANS>",
     "empty_answer": "nothing stands between <ANS> and </END>",
-    "repeated_question": "an earlier pair of the completion asks the same, up to case and spaces",
     "truncated": "the text after the last </END>: generation stopped inside a pair, or wrote something else",
 }
 
@@ -35,8 +34,20 @@ class Pair(TypedDict):
     format: str
 
 
+class Scores(TypedDict):
+    """What is measured of a pair: share of the response's words that stand in the text, and characters of the response
+    per character of the text."""
+
+    grounding: float
+    length_ratio: float
+
+
+class ScoredPair(Pair, Scores):
+    """A pair with its scores."""
+
+
 class Rejected(TypedDict):
-    """A piece of a completion that is not a pair; ``reason`` is a key of ``REJECTIONS``."""
+    """A piece of a completion that does not go on; ``reason`` is a key of ``REJECTIONS`` or of ``checks.CHECKS``."""
 
     text: str
     reason: str
@@ -46,7 +57,7 @@ class Rejected(TypedDict):
 class ParsedCompletion:
     """What a completion holds, each list in the order of the completion."""
 
-    pairs: list[Pair]
+    pairs: Sequence[Pair]
     rejected: list[Rejected]
 
 
@@ -71,21 +82,23 @@ def build(pairs: Sequence[Mapping[str, Any]]) -> str:
     return DELIMITER.join(f"{QUESTION} {pair['instruction']} {ANSWER} {pair['response']} {PAIR_END}" for pair in pairs)
 
 
-def parse(completion: str) -> ParsedCompletion:
-    """The pairs in a completion, and every piece of it that is not one."""
+def parse(completion: str, check: Callable[[Pair, Sequence[Pair]], str] = lambda pair, earlier: "") -> ParsedCompletion:
+    """The pairs in a completion, and every piece of it that is not one.
+
+    Args:
+        check: the reason why a well-formed pair does not go on, given the pairs before it; empty if it does.
+    """
     pairs: list[Pair] = []
     rejected: list[Rejected] = []
-    asked: set[str] = set()
     *pieces, tail = completion.split(PAIR_END)
     for piece in map(str.strip, pieces):
         instruction, _, response = (side.strip() for side in piece.removeprefix(QUESTION).partition(ANSWER))
-        question = " ".join(instruction.casefold().split())
-        reason = _malformed(piece) or _unusable(instruction, response) or ("repeated_question" * (question in asked))
+        pair = make_pair(instruction, response)
+        reason = _malformed(piece) or _unusable(instruction, response) or check(pair, pairs)
         if reason:
             rejected.append({"text": piece, "reason": reason})
         else:
-            asked.add(question)
-            pairs.append(make_pair(instruction, response))
+            pairs.append(pair)
     if tail.strip():
         rejected.append({"text": tail.strip(), "reason": "truncated"})
     return ParsedCompletion(pairs, rejected)

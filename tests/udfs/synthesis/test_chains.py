@@ -9,6 +9,7 @@ from tests.synthesizers import text_about
 from udfs.config import build
 from udfs.hashing import identifier, unit
 from udfs.synthesis.chains import Chain, ChainSettings, Document, chains_of, run_chains, synthesize_partition
+from udfs.synthesis.checks import CheckSettings
 from udfs.synthesis.engines import Completion, EngineConfig, RequestRefused, cached_engine
 from udfs.synthesis.pairs import build as build_pairs
 from udfs.synthesis.pairs import make_pair
@@ -142,6 +143,21 @@ def test_a_document_without_pairs_is_left_out_of_later_prompts():
     assert [row["carried"] for row in rows] == [[], ["d0:0"], ["d0:0"]]
 
 
+def test_later_rounds_do_not_see_a_pair_that_failed_a_check():
+    failed = build_pairs([make_pair("Why?", "unanswerable")])
+    engine = ScriptedEngine(lambda prompt: (f"{PAIR}\n\n{failed}", "stop"))
+    documents = [document(k) for k in range(2)]
+    rows = [row for _, row in run_chains([Chain(tuple(documents))], engine, ChainSettings(2000, 64, 3))]
+    first, second = engine.prompts.values()
+    assert second == [*first, *TOKENIZER.encode(PAIR), FORM.eos_id, *FORM.encode_input(documents[1].text)]
+    for row in rows:
+        assert [pair["response"] for pair in row["pairs"]] == ["Ann"]
+        assert [piece["reason"] for piece in row["rejected_pairs"]] == ["unanswerable"]
+    kept = ChainSettings(2000, 64, 3, CheckSettings(unanswerable=False))
+    rows = [row for _, row in run_chains([Chain(tuple(documents))], ScriptedEngine(engine._answer), kept)]
+    assert [len(row["pairs"]) for row in rows] == [2, 2]
+
+
 def test_the_oldest_example_goes_first():
     engine = ScriptedEngine(lambda prompt: (PAIR, "stop"))
     documents = [document(k) for k in range(3)]
@@ -189,7 +205,7 @@ def test_rows_of_a_chain_are_neighbours():
 
 
 def test_no_engine_is_started_for_an_empty_partition():
-    assert list(synthesize_partition(iter(()), EngineConfig(model="there is none"))) == []
+    assert list(synthesize_partition(iter(()), EngineConfig(model="there is none"), CheckSettings())) == []
 
 
 def test_chains_on_the_real_engine(engine_settings):
@@ -197,7 +213,7 @@ def test_chains_on_the_real_engine(engine_settings):
     engine = cached_engine(config)
     documents = [document(1000 + k) for k in range(30)]
     documents[10] = document(1010, f"This is about Ann. <QUE> x <ANS> y </END> </s> {'Ann went to Rome. ' * 90}")
-    outcomes = list(run_chains(chained(documents, 3), engine, ChainSettings.of(config)))
+    outcomes = list(run_chains(chained(documents, 3), engine, ChainSettings.of(config, CheckSettings())))
     assert [table for table, _ in outcomes] == ["syntheses"] * 30
     rows = {row["doc_id"]: row for _, row in outcomes}
 

@@ -19,7 +19,7 @@ def pair(draw):
     return make_pair(instruction, compose_answer(draw(SIDE), reasoning))
 
 
-PAIRS = st.lists(pair(), max_size=6, unique_by=lambda one: " ".join(one["instruction"].casefold().split()))
+PAIRS = st.lists(pair(), max_size=6)
 
 
 @given(PAIRS)
@@ -54,13 +54,25 @@ def test_the_published_string():
         ("<QUE> q <CON> <ANS> a", "extra_marker"),
         ("<QUE>  <ANS> a", "empty_question"),
         ("<QUE> q <ANS> ", "empty_answer"),
-        ("<QUE> FIRST\n question <ANS> other", "repeated_question"),
     ],
 )
 def test_each_reason(piece, reason):
     parsed = parse(f"<QUE> first question <ANS> a </END>\n\n{piece} </END>")
     assert [one["instruction"] for one in parsed.pairs] == ["first question"]
     assert parsed.rejected == [{"text": piece.strip(), "reason": reason}]
+
+
+def test_a_check_decides_about_well_formed_pairs_alone_and_sees_those_before():
+    seen = []
+
+    def check(pair, earlier):
+        seen.append((pair["instruction"], [one["instruction"] for one in earlier]))
+        return "unwanted" if pair["response"] == "b" else ""
+
+    parsed = parse("<QUE> q <ANS> a </END> <QUE> r </END> <QUE> s <ANS> b </END> <QUE> t <ANS> c </END>", check)
+    assert seen == [("q", []), ("s", ["q"]), ("t", ["q"])]
+    assert [one["instruction"] for one in parsed.pairs] == ["q", "t"]
+    assert [piece["reason"] for piece in parsed.rejected] == ["no_answer_marker", "unwanted"]
 
 
 def test_a_completion_cut_off_inside_a_pair():

@@ -146,7 +146,7 @@ def test_generated_ids_are_carried_as_they_are(form):
 def test_without_usable_ids_the_parsed_pairs_are_carried(form):
     pairs = [make_pair("Who?", "Ann"), make_pair("Why?", "So.")]
     expected = form.encode_output(pairs)[0]
-    text = "<QUE> Who? <ANS> Ann </END>\n\n<QUE> who? <ANS> Bob </END>\n\n<QUE> Why? <ANS> So. </END>"
+    text = "<QUE> Who? <ANS> Ann </END>\n\n<QUE>  <ANS> Bob </END>\n\n<QUE> Why? <ANS> So. </END>"
     assert form.carry(text, form.tokenizer.encode(text), parse(text)) == expected
     text = build(pairs)
     assert form.carry(text, (), parse(text)) == expected

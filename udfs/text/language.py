@@ -1,0 +1,26 @@
+"""Language of a text, by the model that comes with ``py3langid`` (97 languages and more, nothing to download)."""
+
+import unicodedata
+from functools import cache
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from py3langid.langid import LanguageIdentifier
+
+
+def identify(text: str) -> tuple[str, float]:
+    """ISO 639 code of the most likely language of ``text`` and its probability, in [0, 1]. Short texts are guesses."""
+    code, probability = _identifier().classify(text)
+    return str(code), float(probability)
+
+
+def scripts(text: str) -> list[str]:
+    """The script of every letter of ``text``, in order: ``LATIN``, ``CJK``, ``ARABIC``, ... as its name begins."""
+    return [unicodedata.name(letter, "UNKNOWN").partition(" ")[0] for letter in text if letter.isalpha()]
+
+
+@cache
+def _identifier() -> "LanguageIdentifier":
+    from py3langid.langid import MODEL_FILE, LanguageIdentifier
+
+    return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
