@@ -57,6 +57,7 @@ class VllmEngine:
             dtype=config.dtype,
             enforce_eager=config.enforce_eager,
             enable_prefix_caching=True,
+            enable_chunked_prefill=_chunked_prefill(config),
             seed=config.seed,
             trust_remote_code=False,
             load_format="safetensors",
@@ -149,3 +150,14 @@ class VllmEngine:
             n_tokens=len(ids),
             n_cached_tokens=output.num_cached_tokens or 0,
         )
+
+
+def _chunked_prefill(config: EngineConfig) -> bool | None:
+    """False where requests are sampled on a CPU, else vLLM's default (None).
+
+    A request with a seed has a generator of its own. After a part of a prompt vLLM puts that generator back by its
+    offset, and a CPU generator has none: "CPU Generator does not use offset".
+    """
+    from vllm.platforms import current_platform
+
+    return False if config.temperature > 0 and current_platform.is_cpu() else None
