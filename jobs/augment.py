@@ -2,11 +2,15 @@
 
 Streams ``syntheses`` and writes ``augmented_texts``: one M-shot text per chain and view, and every document without
 pairs as it is. ``synthesize`` commits the rows of a chain together, so a chain is rendered in the micro-batch that
-holds its last row, from all its rows in the table. A chain that cannot be rendered goes to ``rejects``.
+holds its last row, from all its rows in the table. Of the table only the commits are read that the micro-batch is
+from, so a micro-batch costs the same however long the table has grown. A chain that cannot be rendered goes to
+``rejects``.
 """
 
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
@@ -30,29 +34,39 @@ class AugmentConfig(RenderSettings):
 
 def augment(batch: "DataFrame", config: AugmentConfig, job: Job) -> "DataFrame":
     """Outcome frame of the chains whose last row is in the micro-batch."""
-    from pyspark.sql import functions as F
-
     from jobs.lakehouse.rows import map_rows
 
-    # The last row is the one of the highest round there is: the document of the planned last round may be a reject.
-    arrived = batch.groupBy("chain_id").agg(F.max("round").alias("arrived"))
-    chains = (
-        job.lakehouse.read("syntheses")
-        .join(arrived, "chain_id")
-        .groupBy("chain_id", "arrived")
-        .agg(F.collect_list(F.struct(*_ROW)).alias("rows"), F.max("round").alias("last"))
-        .where(F.col("arrived") == F.col("last"))
-        .select("chain_id", "rows")
-    )
     settings = RenderSettings(**{name: getattr(config, name) for name in RenderSettings.model_fields})
     views = config.views
 
-    def render(rows):  # type: ignore[no-untyped-def]  # Iterator[dict] to Iterator[tuple[str, dict]]
+    def render(rows: Iterable[dict[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:
         from udfs.templates.render import render_rows
 
-        return render_rows(rows, settings, views)
+        chains = (list(members) for _, members in groupby(rows, key=lambda row: row["chain_id"]))
+        # The last row is the one of the highest round there is: the document of the planned last round may be a reject.
+        return render_rows((chain for chain in chains if chain[-1]["round"] == chain[0]["arrived"]), settings, views)
 
-    return map_rows(chains, render, "augmented_texts", "rejects")
+    return map_rows(chain_rows(batch, job), render, "augmented_texts", "rejects")
+
+
+def chain_rows(batch: "DataFrame", job: Job) -> "DataFrame":
+    """All rows of the chains in the micro-batch, each chain in one partition and sorted by round; ``arrived`` is the
+    highest round that the micro-batch has of the chain."""
+    from pyspark.sql import functions as F
+
+    # The rows of a chain are written by one commit, and the rows of a commit have one time: the statistics of the
+    # files tell which of them can be left alone. In microseconds, for a time without its zone could mean two.
+    written = F.unix_micros("written_at")
+    first, last = batch.agg(F.min(written), F.max(written)).collect()[0]
+    arrived = batch.groupBy("chain_id").agg(F.max("round").alias("arrived"))
+    return (
+        job.lakehouse.read("syntheses")
+        .where(F.col("written_at").between(F.timestamp_micros(F.lit(first)), F.timestamp_micros(F.lit(last))))
+        .select(*_ROW)
+        .join(arrived, "chain_id")
+        .repartition("chain_id")
+        .sortWithinPartitions("chain_id", "round")
+    )
 
 
 VERB = Verb(

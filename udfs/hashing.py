@@ -5,18 +5,31 @@ from a generator that is carried along, so that order, partitioning and repetiti
 """
 
 import hashlib
+from collections.abc import Callable
 from typing import Any
-
-_SEPARATOR = b"\x1f"
 
 
 def digest(*parts: Any) -> bytes:
     """BLAKE2b-128 of the parts. ``("ab", "c")`` and ``("a", "bc")`` differ; 16 bytes."""
-    state = hashlib.blake2b(digest_size=16)
-    for part in parts:
-        raw = part if isinstance(part, bytes) else str(part).encode("utf-8", "surrogatepass")
-        state.update(str(len(raw)).encode() + _SEPARATOR + raw)
-    return state.digest()
+    return hashlib.blake2b(b"".join([_framed(part) for part in parts]), digest_size=16).digest()
+
+
+def digests(*about: Any) -> Callable[..., bytes]:
+    """A function of further parts: ``digests(a)(b)`` is ``digest(a, b)``, with the work on ``a`` done once."""
+    state = hashlib.blake2b(b"".join([_framed(part) for part in about]), digest_size=16)
+
+    def of(*parts: Any) -> bytes:
+        continued = state.copy()
+        continued.update(b"".join([_framed(part) for part in parts]))
+        return continued.digest()
+
+    return of
+
+
+def _framed(part: Any) -> bytes:
+    # The length comes first, so no two lists of parts have the same bytes.
+    raw = part if isinstance(part, bytes) else str(part).encode("utf-8", "surrogatepass")
+    return b"%d\x1f%b" % (len(raw), raw)
 
 
 def identifier(*parts: Any) -> str:
@@ -26,7 +39,12 @@ def identifier(*parts: Any) -> str:
 
 def unit(*parts: Any) -> float:
     """A number in [0, 1), uniform over different parts and always the same for equal parts."""
-    return int.from_bytes(digest(*parts)[:7], "big") / (1 << 56)
+    return fraction(digest(*parts))
+
+
+def fraction(digested: bytes) -> float:
+    """A digest as a number in [0, 1)."""
+    return int.from_bytes(digested[:7], "big") / (1 << 56)
 
 
 def seed(*parts: Any) -> int:

@@ -162,7 +162,7 @@ AUGMENTED_TEXTS = Table(
         Column("mode", STRING, "classic, dialogue, numbered, inline, next_turn, or raw"),
         Column("inverted", BOOLEAN, "whether the pairs stand before the text"),
         Column("template_ids", ArrayType(STRING), "templates used, in order of use"),
-        Column("template_version", STRING, "fingerprint of the template bank"),
+        Column("template_version", STRING, "language and fingerprint of the template bank"),
         Column("seed", LONG, "seed of the rendering"),
         Column("n_pairs", INT, "pairs rendered"),
         Column("n_shots", INT, "documents with pairs inside"),

@@ -1,11 +1,14 @@
 """``augment`` on a real session: chains that arrive in pieces, chains with gaps, and chains that cannot be rendered."""
 
 from collections.abc import Iterable
+from pathlib import Path
 
 import pytest
 
+from jobs.augment import AugmentConfig, chain_rows
+from jobs.lakehouse.stage import Job
 from jobs.lakehouse.tables import ENGINE, PROVENANCE, SYNTHESES
-from tests.udfs.templates.chains import lost, mixed_pairs, row
+from tests.udfs.templates.chains import chinese_pairs, lost, mixed_pairs, row
 from udfs.templates.bank import load_bank
 from udfs.templates.render import RenderSettings, render_chain
 
@@ -60,18 +63,19 @@ def test_chains_become_texts_once(lakehouse, run_verb, add) -> None:
     assert counts["augmented_texts"] == 2 + 1 + 2 + 2
     assert counts["rejects/invalid_chain"] == 1
 
-    later = chain("later", pairs)
+    later = chain("later", chinese_pairs())
+    later[0]["context"] = "这条河流经城市，全长五百公里。"
     add(later, version=1)
     assert run_verb("augment", settings)["augmented_texts"] == 2
     assert "augmented_texts" not in run_verb("augment", settings)
 
     rows = lakehouse.read("augmented_texts").collect()
-    bank, rendering = load_bank(), RenderSettings(seed=5)
+    rendering = RenderSettings(seed=5)
     expected = {
         text.text_id: text
         for rows_of in (whole, none, short, later)
         for view in range(2)
-        for text in render_chain(rows_of, rendering, bank, view)
+        for text in render_chain(rows_of, rendering, load_bank("zh" if rows_of is later else "en"), view)
     }
     assert {entry["text_id"] for entry in rows} == set(expected)
     assert len(rows) == len(expected) == 9
@@ -83,3 +87,23 @@ def test_chains_become_texts_once(lakehouse, run_verb, add) -> None:
             assert lost(entry["text"], short) == []
     reject = lakehouse.read("rejects").collect()[0]
     assert (reject["stage"], reject["record_id"], reject["reason"]) == ("augment", "bad", "invalid_chain")
+
+
+def test_only_the_commits_of_the_micro_batch_are_read(lakehouse, add) -> None:
+    from pyspark.sql import functions as F
+
+    for version in range(4):
+        add([*chain(f"one-{version}", mixed_pairs(), []), *chain(f"two-{version}", [])], version, files=2)
+    table = lakehouse.read("syntheses")
+    # One file of the commit in the middle, with one row of a chain of two.
+    arrived = table.where("chain_id = 'one-1' AND round = 1").collect()
+    batch = lakehouse._session().createDataFrame(arrived, table.schema)
+    found = chain_rows(batch, Job(lakehouse, "augment", AugmentConfig(), lakehouse._session))
+    assert [(row["chain_id"], row["round"], row["arrived"]) for row in found.collect()] == [
+        ("one-1", 0, 1),
+        ("one-1", 1, 1),
+    ]
+    everything = table.select("written_at", F.col("_metadata.file_path").alias("path")).collect()
+    commit = {row["path"] for row in everything if row["written_at"] == arrived[0]["written_at"]}
+    assert len(commit) < len({row["path"] for row in everything})
+    assert {Path(path).name for path in found.inputFiles()} == {Path(path).name for path in commit}

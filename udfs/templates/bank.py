@@ -8,15 +8,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
-import yaml
-
-from udfs.config import build, fingerprint
+from udfs.config import fingerprint
 from udfs.errors import ConfigError
 from udfs.synthesis.formats import PairFormat
 from udfs.templates.entries import (
-    BankFiles,
     InlineEntry,
     LabelKind,
     NumberedItemEntry,
@@ -24,8 +21,10 @@ from udfs.templates.entries import (
     PatternEntry,
     SpeakersEntry,
     TurnEntry,
+    read_files,
 )
-from udfs.templates.segments import STOPS, Template, check_literal
+from udfs.templates.options import stock_phrases
+from udfs.templates.segments import CLOSING_BRACKETS, STOPS, WIDE_STOPS, Template, check_literal
 
 BANKS = Path(__file__).parent / "bank"
 
@@ -111,6 +110,10 @@ class Bank:
     patterns: Mapping[PairFormat, tuple[Pattern, ...]]
     option_heads: tuple[Phrase, ...]
     option_styles: tuple[OptionStyle, ...]
+    none_of_these: tuple[Phrase, ...]
+    unanswerable: tuple[Phrase, ...]
+    # What an option may say that stands for one of the two sections above: the phrase in small letters -> the section.
+    stock: Mapping[str, str]
     reading: tuple[Template, ...]
     reading_ends: tuple[Phrase, ...]
     comprehension: tuple[Phrase, ...]
@@ -147,17 +150,19 @@ def read_bank(folder: Path) -> Bank:
         ConfigError: a file, a section or a slot is missing or unknown, an id or a template occurs twice, a template
             would double punctuation; the message names the template.
     """
-    tree = {path.stem: _read(path) for path in sorted(folder.glob("*.yaml"))}
-    files = build(BankFiles, tree, f"template bank {folder.name}")
+    files = read_files(folder)
     classic, dialogue, numbered = files.classic, files.dialogue, files.numbered
     if all(style.labels == "digit" for style in files.options.styles.values()):
         raise ConfigError(
             "options/styles needs a style without digits: numbered questions cannot do with numbered options."
         )
+    stock, written = stock_phrases(
+        {"none_of_these": files.options.none_of_these, "unanswerable": files.options.unanswerable}
+    )
     speakers = ("asker", "replier")
     return Bank(
         language=folder.name,
-        version=fingerprint(files),
+        version=f"{folder.name}-{fingerprint(files)}",
         patterns={
             PairFormat.FREE_FORM: _section("free_form", files.free_form, _pattern(("question",), ("answer",))),
             PairFormat.MULTIPLE_CHOICE: _section(
@@ -174,6 +179,9 @@ def read_bank(folder: Path) -> Bank:
         },
         option_heads=_section("options/heads", files.options.heads, _head),
         option_styles=_section("options/styles", files.options.styles, _option_style),
+        none_of_these=_section("options/none_of_these", written["none_of_these"], _phrase),
+        unanswerable=_section("options/unanswerable", written["unanswerable"], _phrase),
+        stock=stock,
         reading=_section("classic/reading", classic.reading, _template("context")),
         reading_ends=_section("classic/reading_ends", classic.reading_ends, _spaced_phrase),
         comprehension=_section("classic/comprehension", classic.comprehension, _phrase),
@@ -190,30 +198,6 @@ def read_bank(folder: Path) -> Bank:
         inline=_section("inline", files.inline, _inline),
         next_turn=_section("next_turn", files.next_turn, _template("context", "dialogue", "reply", optional=speakers)),
     )
-
-
-def _read(path: Path) -> Any:
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)(path.read_text(encoding="utf-8"))
-    try:
-        node = loader.get_single_node()
-        _refuse_repeated_keys(node, path)
-        return loader.construct_document(node)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not valid YAML: {error}") from error
-    finally:
-        loader.dispose()
-
-
-def _refuse_repeated_keys(node: Any, path: Path) -> None:
-    # A rule of YAML that PyYAML does not check: it keeps the last one without a word.
-    if not isinstance(node, yaml.MappingNode):
-        return
-    seen = set()
-    for key, value in node.value:
-        if key.value in seen:
-            raise ConfigError(f"{path}: {key.value!r} occurs twice (line {key.start_mark.line + 1}). Ids are unique.")
-        seen.add(key.value)
-        _refuse_repeated_keys(value, path)
 
 
 def _section(section: str, entries: Mapping[str, EntryT], make: Callable[[str, EntryT], MadeT]) -> tuple[MadeT, ...]:
@@ -234,8 +218,8 @@ def _pattern(ask: tuple[str, ...], reply: tuple[str, ...]) -> Callable[[str, Pat
     def make(name: str, entry: PatternEntry) -> Pattern:
         for prefix in (entry.ask_prefix, entry.reply_prefix):
             check_literal(name, prefix)
-            if prefix and not prefix[-1].isspace():
-                raise ConfigError(f"{name}: a prefix must end in white space: {prefix!r}.")
+            if prefix and not (prefix[-1].isspace() or prefix[-1] in WIDE_STOPS or prefix[-1] in CLOSING_BRACKETS):
+                raise ConfigError(f"{name}: a prefix must end in white space or in a full-width mark: {prefix!r}.")
         return Pattern(
             id=name,
             ask=Template(name, entry.ask, ask),
@@ -261,7 +245,8 @@ def _option_style(name: str, entry: OptionStyleEntry) -> OptionStyle:
         labels=entry.labels,
         item=Template(name, entry.item, slots),
         answer=Template(name, entry.answer, used),
-        joint=stop + _spaced(name, entry.joint[len(stop) :]),
+        # A full-width one needs no space behind it.
+        joint=stop if entry.joint in WIDE_STOPS else stop + _spaced(name, entry.joint[len(stop) :]),
     )
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, Protocol, TypeVar
 
-from udfs.hashing import digest, unit
+from udfs.hashing import digest, digests, fraction
 
 
 class Named(Protocol):
@@ -19,15 +19,15 @@ NamedT = TypeVar("NamedT", bound=Named)
 class Draws:
     """Draws about what ``about`` names, with a record of the templates drawn (``used``, in order, each once)."""
 
-    __slots__ = ("_key", "used")
+    __slots__ = ("_digest", "used")
 
     def __init__(self, *about: Any) -> None:
-        self._key = digest(*about)
+        self._digest = digests(digest(*about))
         self.used: list[str] = []
 
     def unit(self, *purpose: str) -> float:
         """A number in [0, 1)."""
-        return unit(self._key, *purpose)
+        return fraction(self._digest(*purpose))
 
     def pick(self, purpose: str, entries: Sequence[NamedT]) -> NamedT:
         """One of ``entries``, all equally likely; its id is recorded."""
@@ -42,7 +42,7 @@ class Draws:
         bits = 0
         for last in range(n - 1, 0, -1):
             if bits < 1 << 64:  # enough left that the remainder is uniform to within 2**-50
-                bits = int.from_bytes(digest(self._key, last, *purpose), "big")
+                bits = int.from_bytes(self._digest(last, *purpose), "big")
             bits, other = divmod(bits, last + 1)
             order[last], order[other] = order[other], order[last]
         return order

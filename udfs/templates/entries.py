@@ -1,10 +1,13 @@
 """What the YAML files of a template bank hold: one model per file, mapping ids to templates."""
 
-from typing import Annotated, Literal
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
+import yaml
 from pydantic import Field, StringConstraints
 
-from udfs.config import Config
+from udfs.config import Config, build
+from udfs.errors import ConfigError
 
 Id = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")]
 Texts = Annotated[dict[Id, str], Field(min_length=1)]
@@ -35,10 +38,12 @@ class OptionStyleEntry(Config):
 
 
 class OptionsFile(Config):
-    """Lists of options: the head above them and the style of the items."""
+    """Lists of options: the head above them, the style of the items, and the ways to say that no option holds."""
 
     heads: Texts
     styles: Annotated[dict[Id, OptionStyleEntry], Field(min_length=1)]
+    none_of_these: Texts
+    unanswerable: Texts
 
 
 class ClassicFile(Config):
@@ -110,3 +115,37 @@ class BankFiles(Config):
     numbered: NumberedFile
     inline: Annotated[dict[Id, InlineEntry], Field(min_length=1)]
     next_turn: Texts
+
+
+def read_files(folder: Path) -> BankFiles:
+    """The files of a bank, each entry in the shape it must have.
+
+    Raises:
+        ConfigError: no valid YAML, a key that occurs twice, a file, a section or a key that is missing or unknown.
+    """
+    tree = {path.stem: _read(path) for path in sorted(folder.glob("*.yaml"))}
+    return build(BankFiles, tree, f"template bank {folder.name}")
+
+
+def _read(path: Path) -> Any:
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)(path.read_text(encoding="utf-8"))
+    try:
+        node = loader.get_single_node()
+        _refuse_repeated_keys(node, path)
+        return loader.construct_document(node)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not valid YAML: {error}") from error
+    finally:
+        loader.dispose()
+
+
+def _refuse_repeated_keys(node: Any, path: Path) -> None:
+    # A rule of YAML that PyYAML does not check: it keeps the last one without a word.
+    if not isinstance(node, yaml.MappingNode):
+        return
+    seen = set()
+    for key, value in node.value:
+        if key.value in seen:
+            raise ConfigError(f"{path}: {key.value!r} occurs twice (line {key.start_mark.line + 1}). Ids are unique.")
+        seen.add(key.value)
+        _refuse_repeated_keys(value, path)

@@ -1,19 +1,16 @@
 """One pair, written through the patterns of its text: options shuffled and labelled, nothing left out."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import cache
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from udfs.synthesis.formats import COT_CUE, PairFormat, Parts, decompose
-from udfs.templates.bank import Bank, Pattern
+from udfs.templates.bank import Bank, OptionStyle, Pattern
 from udfs.templates.draws import Draws
-from udfs.templates.segments import STOPS, ends_in_stop
+from udfs.templates.options import label, speak_of_place
+from udfs.templates.segments import STOPS, ends_in_stop, lead_in
 
-_ROMAN = ((100, "c"), (90, "xc"), (50, "l"), (40, "xl"), (10, "x"), (9, "ix"), (5, "v"), (4, "iv"), (1, "i"))
 
-
-@dataclass(frozen=True)
-class Turn:
+class Turn(NamedTuple):
     """A pair as its pattern writes it."""
 
     ask: str
@@ -23,7 +20,7 @@ class Turn:
     @property
     def text(self) -> str:
         """Question and answer with their prefixes."""
-        return self.pattern.ask_prefix + self.ask + self.pattern.middle + self.reply
+        return lead_in(self.pattern.ask_prefix, self.ask) + lead_in(self.pattern.middle, self.reply)
 
 
 class PairWriter:
@@ -36,6 +33,7 @@ class PairWriter:
         styles = bank.option_styles
         self._styles = tuple(style for style in styles if style.labels != "digit") if mode == "numbered" else styles
         self._patterns: dict[PairFormat, Pattern] = {}
+        self._list_style: tuple[OptionStyle, str] | None = None
 
     def write(self, document: str, pair: Mapping[str, str]) -> Turn:
         """``pair`` ({instruction, response}) of the document that ``document`` names."""
@@ -43,27 +41,47 @@ class PairWriter:
         kind, parts = presentable(instruction, pair["response"])
         values = {"question": parts.question, "answer": parts.final, "reasoning": parts.reasoning or ""}
         if parts.options is not None:
-            order = self._draws.permutation(len(parts.options), "option order", document, instruction)
-            values["options"], values["answer"] = self._list([parts.options[i] for i in order], parts.final)
+            options, gold = self._reworded(parts.options, parts.final)
+            if not speak_of_place(*options):
+                order = self._draws.permutation(len(options), "option order", document, instruction)
+                options = [options[i] for i in order]
+            values["options"], values["answer"] = self._list(options, gold)
         pattern = self._patterns.get(kind)
         if pattern is None:
             pattern = self._draws.pick(kind.value, self._bank.patterns[kind])
             self._patterns[kind] = pattern
         return Turn(pattern.ask.fill(values), pattern.reply.fill(values), pattern)
 
+    def _reworded(self, options: Sequence[str], gold: str) -> tuple[list[str], str]:
+        """The options and the right one, with "none of these" and the like in the words drawn for the text."""
+        stock = self._bank.stock
+        if stock.keys().isdisjoint(map(str.casefold, options)):
+            return list(options), gold
+        found = {option: section for option in options if (section := stock.get(option.casefold()))}
+        if len(set(found.values())) < len(found):  # two options in the same words could not be told apart
+            return list(options), gold
+        written = {}
+        for option, section in found.items():
+            phrase = self._draws.pick(section, getattr(self._bank, section)).text
+            written[option] = phrase[:1].upper() + phrase[1:] if option[0].isupper() else phrase
+        return [written.get(option, option) for option in options], written.get(gold, gold)
+
     def _list(self, options: list[str], gold: str) -> tuple[str, str]:
         """The listed options, and the right one as the style answers with it."""
-        style = self._draws.pick("option style", self._styles)
-        head = self._draws.pick("option head", self._bank.option_heads).text
+        if self._list_style is None:
+            drawn = self._draws.pick("option style", self._styles)
+            self._list_style = drawn, self._draws.pick("option head", self._bank.option_heads).text
+        style, head = self._list_style
         joint = style.joint
-        if joint[0] in STOPS and any(ends_in_stop(option) for option in options):
+        if joint[0] in STOPS and any(option[0] in STOPS or ends_in_stop(option) for option in options):
             joint = "\n"  # options with punctuation of their own could not be told apart in one line
         items = [
             style.item.fill({"label": label(style.labels, i), "option": option}) for i, option in enumerate(options)
         ]
         listed = joint.join(items)
         if head:
-            listed = head + ("\n" if "\n" in joint else " ") + listed
+            gap = "\n" if "\n" in joint else " " if head.isascii() else ""
+            listed = lead_in(head + gap, listed)
         return listed, style.answer.fill({"label": label(style.labels, options.index(gold)), "option": gold})
 
 
@@ -80,23 +98,3 @@ def presentable(instruction: str, response: str) -> tuple[PairFormat, Parts]:
         question = instruction.removesuffix(COT_CUE)
         parts = Parts(question, None, parts.cue, parts.reasoning, parts.final)
     return parts.format, parts
-
-
-@cache
-def label(kind: str, index: int) -> str:
-    """Label of the option at ``index`` (from 0): a, b, ... z, aa; or 1, 2; or i, ii; empty for kind ``none``."""
-    if kind == "none":
-        return ""
-    number = index + 1
-    if kind == "digit":
-        return str(number)
-    text = ""
-    if kind == "roman":
-        for value, numeral in _ROMAN:
-            count, number = divmod(number, value)
-            text += numeral * count
-        return text
-    while number:
-        number, letter = divmod(number - 1, 26)
-        text = chr(ord("a") + letter) + text
-    return text.upper() if kind == "upper" else text

@@ -18,6 +18,7 @@ from udfs.hashing import identifier
 from udfs.rejects import reject
 from udfs.templates.bank import Bank, load_bank
 from udfs.templates.draws import Draws
+from udfs.templates.language import bank_language
 from udfs.templates.modes import MODES, ClassicStyle, Shot, classic
 from udfs.templates.pairs import PairWriter
 
@@ -105,20 +106,19 @@ def render_chain(
 
 
 def render_rows(
-    chains: Iterable[Mapping[str, Any]], settings: RenderSettings, views: int, language: str = "en"
+    chains: Iterable[Sequence[Mapping[str, Any]]], settings: RenderSettings, views: int
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Rows for ``augmented_texts`` and ``rejects`` from chains ({chain_id, rows}): every chain ends in one of them.
+    """Rows for ``augmented_texts`` and ``rejects`` from chains (their rows): every chain ends in one of them.
 
-    Raises:
-        ConfigError: there is no template bank of the language.
+    Each chain takes the bank of its documents' language.
     """
-    bank = load_bank(language)
-    for chain in chains:
+    for rows in chains:
         try:
-            texts = [text for view in range(views) for text in render_chain(chain["rows"], settings, bank, view)]
+            bank = load_bank(bank_language(row["context"] or "" for row in rows))
+            texts = [text for view in range(views) for text in render_chain(rows, settings, bank, view)]
         except DataError as error:
-            payload = json.dumps(chain["rows"], ensure_ascii=False, default=str)
-            yield "rejects", reject(STAGE, chain["chain_id"], "invalid_chain", str(error), payload)
+            payload = json.dumps(rows, ensure_ascii=False, default=str)
+            yield "rejects", reject(STAGE, rows[0]["chain_id"], "invalid_chain", str(error), payload)
         else:
             for text in texts:
                 yield "augmented_texts", vars(text)

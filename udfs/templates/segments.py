@@ -2,21 +2,27 @@
 
 A slot is ``{name}``. Filling puts each value in once and never looks at it again, so a literal ``{answer}`` inside a
 question stays what it is. A punctuation mark that follows a slot is a *stop*: it is written only where the value does
-not end in punctuation itself, so no seam has a doubled mark and no value is ever altered.
+not end in punctuation itself. Scripts without spaces let a full-width mark stand right before a slot: it is written
+only where the value does not begin with punctuation. So no seam has a doubled mark and no value is ever altered.
 """
 
 import re
 from collections.abc import Iterable, Mapping
+from operator import itemgetter
+from typing import Any
 
 from udfs.errors import ConfigError
 
-STOPS = frozenset(".?!,;:…。？！，；：")
+WIDE_STOPS = frozenset("…。．？！，、；：")
+STOPS = frozenset(".?!,;:") | WIDE_STOPS
 # Values of these slots are the bank's own and end in a letter, a digit or a bracket; all others hold the corpus's text.
 OWN_SLOTS = frozenset({"label", "number", "speaker", "asker", "replier"})
 
 _SLOT = re.compile(r"\{([a-z_]+)\}")
-_DOUBLED = re.compile(r"[.?!,;:…。？！，；：]{2}")
-_CLOSING_QUOTES = "\"'”’»\n\t "
+_DOUBLED = re.compile(f"[{re.escape(''.join(sorted(STOPS)))}]{{2}}")
+_CLOSING_QUOTES = "\"'”’»」』\n\t "
+CLOSING_BRACKETS = "）】」》"
+_IDEOGRAPH = re.compile(r"[\u3400-\u9fff]")
 
 
 def ends_in_stop(text: str) -> bool:
@@ -25,6 +31,11 @@ def ends_in_stop(text: str) -> bool:
     if last.isalnum():
         return False
     return last in STOPS or text.rstrip(_CLOSING_QUOTES)[-1:] in STOPS
+
+
+def lead_in(prefix: str, value: str) -> str:
+    """``prefix`` and ``value``; a full-width stop between them gives way to punctuation that begins the value."""
+    return (prefix[:-1] if value[:1] in STOPS and prefix[-1:] in WIDE_STOPS else prefix) + value
 
 
 class Template:
@@ -38,10 +49,11 @@ class Template:
 
     Raises:
         ConfigError: a slot is missing, repeated or unknown; a brace is left over; the corpus's text would touch a
-            character of the template that is neither white space nor a stop; punctuation is doubled.
+            character of the template that is neither white space nor a stop nor of a script without spaces;
+            punctuation is doubled.
     """
 
-    __slots__ = ("_parts", "_tail", "id")
+    __slots__ = ("_format", "_parts", "_tail", "_values", "id")
 
     def __init__(self, name: str, source: str, required: Iterable[str], optional: Iterable[str] = ()) -> None:
         self.id = name
@@ -56,29 +68,43 @@ class Template:
                 allowed = ", ".join(f"{{{entry}}}" for entry in (*required, *optional)) or "none"
                 raise ConfigError(f"{name}: {{{slot}}} is no slot of this template; allowed: {allowed}: {source!r}.")
         check_literal(name, "\0".join(pieces[0::2]))
-        parts: list[tuple[str, str, str]] = []
+        parts: list[tuple[str, str, str, str]] = []  # literal, stop before the slot, slot, stop behind it
         literal = pieces[0]
         for place, (slot, following) in enumerate(zip(slots, pieces[2::2], strict=True), 1):
-            stop = following[0] if following and following[0] in STOPS else ""
-            following = following[len(stop) :]
-            open_before = literal[-1:].isspace() or (not literal and place == 1)
-            open_behind = following[:1].isspace() or (not following and place == len(slots))
-            if slot not in OWN_SLOTS and not (open_before and open_behind):
-                raise ConfigError(
-                    f"{name}: white space or the edge must stand before {{{slot}}}, and white space, the edge or one "
-                    f"punctuation mark behind it: {source!r}."
-                )
-            parts.append((literal, slot, stop))
+            before = stop = ""
+            if slot not in OWN_SLOTS:
+                if literal[-1:] in WIDE_STOPS:
+                    before, literal = literal[-1], literal[:-1]
+                if following[:1] in STOPS:
+                    stop, following = following[0], following[1:]
+                open_before = bool(before) or _open_before(literal) or (not literal and place == 1)
+                open_behind = _open_behind(following) or (not following and place == len(slots))
+                if not (open_before and open_behind):
+                    raise ConfigError(
+                        f"{name}: a space, the edge, a full-width mark or an ideograph must stand before {{{slot}}}, "
+                        f"and a space, the edge, one mark or an ideograph behind it: {source!r}."
+                    )
+            parts.append((literal, before, slot, stop))
             literal = following
         self._parts = tuple(parts)
         self._tail = literal
+        # Most templates have no stop at a slot, and one formatting operation fills them.
+        simple = bool(parts) and not any(before or stop for _, before, _, stop in parts)
+        literals = [part[0].replace("%", "%%") for part in parts]
+        self._format = "".join(f"{entry}%s" for entry in literals) + literal.replace("%", "%%") if simple else ""
+        self._values: Any = itemgetter(*slots) if slots else None
 
     def fill(self, values: Mapping[str, str]) -> str:
         """The template with ``values`` in its slots; values without a slot are ignored."""
+        if self._format:
+            filled: str = self._format % self._values(values)
+            return filled
         out = []
-        for literal, slot, stop in self._parts:
+        for literal, before, slot, stop in self._parts:
             value = values[slot]
             out.append(literal)
+            if before and value[:1] not in STOPS:
+                out.append(before)
             out.append(value)
             if stop and not ends_in_stop(value):
                 out.append(stop)
@@ -97,3 +123,12 @@ def check_literal(name: str, text: str) -> str:
     if _DOUBLED.search(text):
         raise ConfigError(f"{name}: doubled punctuation: {text!r}.")
     return text
+
+
+def _open_before(literal: str) -> bool:
+    last = literal[-1:]
+    return last.isspace() or (last != "" and last in CLOSING_BRACKETS) or bool(_IDEOGRAPH.fullmatch(last))
+
+
+def _open_behind(literal: str) -> bool:
+    return literal[:1].isspace() or bool(_IDEOGRAPH.match(literal))

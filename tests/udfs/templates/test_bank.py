@@ -1,3 +1,4 @@
+import re
 import shutil
 from pathlib import Path
 
@@ -20,15 +21,40 @@ def change(path: Path, old: str, new: str) -> None:
     path.write_text(text.replace(old, new, 1), encoding="utf-8")
 
 
-def test_the_bank_has_variety() -> None:
+def test_the_english_bank_is_at_least_as_large_as_the_published_one() -> None:
+    """Counts of the published bank: patterns as loaded, lead-ins without the empty ones, phrases as loaded."""
     bank = load_bank("en")
-    assert bank.language == "en"
-    assert all(len(bank.patterns[kind]) >= 12 for kind in PairFormat)
-    assert len(bank.reading) >= 20
-    assert len(bank.comprehension) >= 15
-    assert len(bank.option_styles) >= 10
-    assert len(bank.speakers) >= 6
-    assert min(len(bank.numbered_frames), len(bank.inline), len(bank.next_turn)) >= 5
+    assert len(bank.patterns[PairFormat.FREE_FORM]) >= 79
+    assert len(bank.patterns[PairFormat.MULTIPLE_CHOICE]) >= 48
+    assert len(bank.patterns[PairFormat.CHAIN_OF_THOUGHT]) >= 210
+    assert len(bank.patterns[PairFormat.MULTIPLE_CHOICE_CHAIN_OF_THOUGHT]) >= 240
+    assert (len(bank.numbered_frames), len(bank.next_turn), len(bank.inline)) >= (11, 15, 20)
+    assert len(bank.reading) >= 50
+    assert len(bank.reading_ends) >= 3
+    assert len(bank.comprehension) >= 84
+    assert len(bank.inverted_pairs) >= 42
+    assert len(bank.inverted_text) >= 60
+    assert len(bank.option_heads) >= 16
+    assert len(bank.option_styles) >= 87
+    assert len(bank.numbered_items) >= 64
+    assert len(bank.dialogue_frames) >= 15
+    assert len(bank.speakers) >= 50
+    assert len(bank.none_of_these) + len(bank.unanswerable) >= 82
+
+
+def test_the_chinese_bank_is_complete_and_chinese() -> None:
+    bank = load_bank("zh")
+    assert all(len(bank.patterns[kind]) >= 30 for kind in PairFormat)
+    assert min(len(bank.reading), len(bank.comprehension), len(bank.option_styles), len(bank.none_of_these)) >= 20
+    assert min(len(bank.numbered_frames), len(bank.inline), len(bank.next_turn), len(bank.speakers)) >= 10
+    for path in sorted((BANKS / "zh").glob("*.yaml")):
+        texts = "".join(path.read_text(encoding="utf-8").splitlines(keepends=True))
+        assert not re.search(r"[\u4e00-\u9fff][,;?!][ \u4e00-\u9fff]", texts), path
+
+
+def test_banks_do_not_share_templates() -> None:
+    assert load_bank("en").version.startswith("en-")
+    assert load_bank("zh").version.startswith("zh-")
 
 
 def test_an_unknown_language_is_refused_with_the_known_ones() -> None:
@@ -57,7 +83,7 @@ def test_the_version_follows_the_content_and_not_the_order(folder: Path) -> None
         ("free_form.yaml", "joint: ' -> '", "joint: '->'", "white space must stand at both ends"),
         ("free_form.yaml", "ask_prefix: 'Q: '", "ask_prefix: 'Q:'", "a prefix must end in white space"),
         ("free_form.yaml", "bare-line:", "bare-space:", "occurs twice"),
-        ("free_form.yaml", "joint: ' '", "joint: '\\n'", "says the same"),
+        ("free_form.yaml", "joint: ' ', reply", "joint: '\\n', reply", "says the same"),
         ("free_form.yaml", "bare-line:", "Bare Line:", "Bare Line"),
         ("free_form.yaml", "bare-line:", "bare-line: [", "not valid YAML"),
         ("free_form.yaml", "reply: '{answer}'", "replies: '{answer}'", "question-answer.reply: required"),
@@ -75,9 +101,10 @@ def test_the_version_follows_the_content_and_not_the_order(folder: Path) -> None
             'item: "- {option}", answer: "{label}"',
             "answer must have",
         ),
+        ("options.yaml", "not-answerable: 'not answerable'", "not-answerable: 'None fits'", "stands in none_of_these"),
         ("classic.yaml", "Read this text.", "Read this text..", "doubled punctuation"),
-        ("dialogue.yaml", "asker: User", "asker: 'User:'", "must end in a letter or digit"),
-        ("dialogue.yaml", "asker: A,", "asker: B,", "both speakers"),
+        ("dialogue.yaml", "asker: 'User'", "asker: 'User:'", "must end in a letter or digit"),
+        ("dialogue.yaml", "asker: 'A', ", "asker: 'B', ", "both speakers"),
         ("classic.yaml", "\ncomprehension:", "\ncomprehensions:", "comprehension"),
     ],
 )

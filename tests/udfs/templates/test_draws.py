@@ -37,3 +37,15 @@ def test_a_pick_depends_on_its_purpose_and_is_recorded_once() -> None:
     first = draws.pick("one", entries)
     assert draws.pick("one", entries) is first
     assert draws.used == [first.id]
+
+
+def test_no_draw_says_anything_about_another() -> None:
+    purposes = ["mode", "inversion", "reading", "comprehension", "option style", "speakers", "turn", "text separator"]
+    n = 4_000
+    rows = [Draws("chain", seed) for seed in range(n)]
+    signs = {name: [1 if draws.unit(name) < 0.5 else -1 for draws in rows] for name in purposes}
+    for number, one in enumerate(purposes):
+        assert abs(sum(signs[one])) < 4 * n**0.5
+        for other in purposes[:number]:
+            agreement = sum(left * right for left, right in zip(signs[one], signs[other], strict=True))
+            assert abs(agreement) < 4 * n**0.5, (one, other)

@@ -7,7 +7,8 @@ from tests.udfs.templates.chains import pair
 from udfs.synthesis.formats import PairFormat, decompose
 from udfs.templates.bank import load_bank
 from udfs.templates.draws import Draws
-from udfs.templates.pairs import PairWriter, label, presentable
+from udfs.templates.options import label
+from udfs.templates.pairs import PairWriter, presentable
 from udfs.templates.segments import STOPS
 
 OPTIONS = ["Paris", "Oslo", "Rome", "Lima"]
@@ -50,7 +51,7 @@ def test_the_gold_option_is_uniformly_placed_for_each_pair_of_a_text() -> None:
 def test_the_answer_points_at_the_right_option() -> None:
     bank = load_bank()
     seen = set()
-    for seed in range(400):
+    for seed in range(1_500):
         draws = Draws("chain", seed)
         turn = PairWriter(bank, draws, "classic").write("doc:0", pair("Where?", "Paris", OPTIONS))
         style = next(style for style in bank.option_styles if style.id in draws.used)
@@ -68,6 +69,49 @@ def test_numbered_questions_have_no_numbered_options() -> None:
         draws = Draws("chain", seed)
         PairWriter(bank, draws, "numbered").write("doc:0", pair("Where?", "Paris", OPTIONS))
         assert not any("/digit" in name for name in draws.used)
+
+
+@pytest.mark.parametrize("final", ["None of the above.", "Oslo"])
+def test_what_says_that_no_option_holds_is_true_wherever_it_is_put(final: str) -> None:
+    bank = load_bank()
+    options = [*OPTIONS, "None of the above."]
+    places, wordings = Counter(), set()
+    for seed in range(2_000):
+        draws = Draws("chain", seed)
+        turn = PairWriter(bank, draws, "classic").write("doc:0", pair("Where?", final, options))
+        (drawn,) = (phrase.text for phrase in bank.none_of_these if phrase.id in draws.used)
+        written = drawn[0].upper() + drawn[1:]
+        assert "above" not in turn.ask
+        listed = sorted([*OPTIONS, written], key=turn.ask.index)
+        places[listed.index(written)] += 1
+        wordings.add(written)
+        style = next(style for style in bank.option_styles if style.id in draws.used)
+        gold = final if final == "Oslo" else written
+        answer = {"label": label(style.labels, listed.index(gold)), "option": gold}
+        assert style.answer.fill(answer) in turn.reply
+    assert wordings == {phrase.text[0].upper() + phrase.text[1:] for phrase in bank.none_of_these}
+    assert sum((places[i] - 400) ** 2 / 400 for i in range(5)) < 18.5  # 4 degrees of freedom, p = 0.001
+
+
+@pytest.mark.parametrize(
+    "last", ["All of the above", "A and C", "Both B and D", "neither (A) nor (B)", "two of those above", "以上都对"]
+)
+def test_options_that_speak_of_others_keep_their_place(last: str) -> None:
+    bank = load_bank()
+    options = [*OPTIONS, last]
+    for seed in range(50):
+        turn = PairWriter(bank, Draws("chain", seed), "classic").write("doc:0", pair("Where?", last, options))
+        assert sorted(options, key=turn.ask.index) == options
+
+
+def test_options_that_only_sound_like_it_are_shuffled() -> None:
+    bank = load_bank()
+    options = ["above 30", "30 and above", "vitamins A and C", "1 and 2"]
+    firsts = set()
+    for seed in range(100):
+        turn = PairWriter(bank, Draws("chain", seed), "classic").write("doc:0", pair("What?", "1 and 2", options))
+        firsts.add(min(options, key=turn.ask.index))
+    assert len(firsts) == 4
 
 
 def test_options_with_punctuation_keep_lines_of_their_own() -> None:

@@ -1,24 +1,35 @@
 import copy
+import json
+import os
 import random
 import re
+import subprocess
+import sys
 from collections import Counter
 from dataclasses import fields, replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jobs.lakehouse.tables import AUGMENTED_TEXTS
-from tests.udfs.templates.chains import lost, mixed_pairs, pair, row
+from tests.udfs.templates.chains import chinese_pairs, lost, mixed_pairs, pair, row
 from udfs.config import build
 from udfs.errors import ConfigError, DataError
+from udfs.synthesis.formats import PairFormat
 from udfs.templates.bank import Bank, load_bank
 from udfs.templates.render import ModeWeights, RenderedText, RenderSettings, render_chain, render_rows
 
 BANK = load_bank()
 MODES = ("classic", "dialogue", "numbered", "inline", "next_turn")
-DOUBLED = re.compile(r"[.?!,;:]{2}")
+BANK_OF = {"en": BANK, "zh": load_bank("zh")}
+DOUBLED = re.compile(r"[.?!,;:…。．？！，、；：]{2}")
 CHAIN = [row(0, mixed_pairs("a")), row(1, mixed_pairs("b"))]
+CHAIN_OF = {
+    "en": CHAIN,
+    "zh": [row(i, chinese_pairs(tag), context=f"第{i}篇文章说了一些事。到此为止。") for i, tag in enumerate("甲乙")],
+}
 
 
 def only(mode: str, **changes: float) -> RenderSettings:
@@ -38,39 +49,47 @@ def narrowed(section: str, bank: Bank = BANK) -> list[Bank]:
     return [replace(bank, **{section: (entry,)}) for entry in getattr(bank, section)]
 
 
-SECTIONS = [field.name for field in fields(Bank) if field.name not in ("language", "version")]
+SECTIONS = [field.name for field in fields(Bank) if field.name not in ("language", "version", "stock")]
 
 
+@pytest.mark.parametrize("language", BANK_OF)
 @pytest.mark.parametrize("section", SECTIONS)
-def test_every_template_in_every_mode_keeps_everything(section: str) -> None:
-    for bank in narrowed(section):
+def test_every_template_in_every_mode_keeps_everything(section: str, language: str) -> None:
+    chain = CHAIN_OF[language]
+    for bank in narrowed(section, BANK_OF[language]):
         digits = all(style.labels == "digit" for style in bank.option_styles)
         for mode in MODES:
             if mode == "numbered" and digits:  # never drawn there
                 continue
             for inversion in (0.0, 1.0) if mode == "classic" else (0.0,):
                 chosen = only(mode, inversion=inversion, plain_reading=0, plain_comprehension=0)
-                (text,) = render_chain(CHAIN, chosen, bank)
+                (text,) = render_chain(chain, chosen, bank)
                 assert text.mode == mode
                 assert text.inverted == bool(inversion)
-                assert lost(text.text, CHAIN) == []
+                assert lost(text.text, chain, language) == []
                 assert not DOUBLED.search(text.text), text.text
 
 
-@pytest.mark.parametrize("end", ["", ".", "?", "!", ":", ";", ",", '."', ".)"])
+STARTS = ["", "…", ".", "：", "！", "，"]
+ENDS = ["", ".", "?", "!", ":", ";", ",", '."', ".)", "。", "？", "…", "；", "。”", "。」"]
+
+
+@pytest.mark.parametrize("language", BANK_OF)
 @pytest.mark.parametrize("mode", MODES)
-def test_no_seam_doubles_punctuation(mode: str, end: str) -> None:
-    options = [f"north{end}", f"south{end}", f"west{end}"]
-    pairs = [
-        pair(f"Which way{end}", f"east{end}"),
-        pair(f"Which side{end}", f"south{end}", options),
-        pair(f"Where to{end}", f"east{end}", None, f"The sun rises there{end}"),
-        pair(f"Where from{end}", f"west{end}", options, f"The wind said so{end}"),
-        pair(f"Which other{end}", f"up{end}", options),
-    ]
-    chain = [row(i, pairs, context=f"A text{end}") for i in range(2)]
-    for seed in range(300):
-        (text,) = render_chain(chain, only(mode, seed=seed, inversion=0.5), BANK)
+def test_no_seam_doubles_punctuation(mode: str, language: str) -> None:
+    """Whatever a value begins and ends with."""
+    for seed in range(8 * len(STARTS) * len(ENDS)):
+        start, end = STARTS[seed % len(STARTS)], ENDS[seed % len(ENDS)]
+        options = [f"{start}north{end}", f"{start}south{end}", f"{start}west{end}"]
+        pairs = [
+            pair(f"{start}Which way{end}", f"{start}east{end}"),
+            pair(f"{start}Which side{end}", options[1], options),
+            pair(f"{start}Where to{end}", f"{start}east{end}", None, f"{start}The sun rises there{end}"),
+            pair(f"{start}Where from{end}", options[2], options, f"{start}The wind said so{end}"),
+            pair(f"{start}Which other{end}", f"{start}up{end}", options),
+        ]
+        chain = [row(i, pairs, context=f"{start}A text{end}") for i in range(2)]
+        (text,) = render_chain(chain, only(mode, seed=seed, inversion=0.5), BANK_OF[language])
         assert not DOUBLED.search(text.text), text.text
         assert lost(text.text, chain) == []
 
@@ -92,11 +111,14 @@ def pairs_of_any_kind(draw: st.DrawFn) -> dict[str, str]:
     some_text,
     st.sampled_from(MODES),
     st.integers(0, 1 << 62),
+    st.sampled_from(sorted(BANK_OF)),
 )
-def test_nothing_of_any_pair_is_lost(shots: list[list[dict[str, str]]], context: str, mode: str, seed: int) -> None:
+def test_nothing_of_any_pair_is_lost(
+    shots: list[list[dict[str, str]]], context: str, mode: str, seed: int, language: str
+) -> None:
     chain = [row(i, pairs, context=context) for i, pairs in enumerate(shots)]
-    (text,) = render_chain(chain, only(mode, seed=seed, inversion=0.3), BANK)
-    assert lost(text.text, chain) == []
+    (text,) = render_chain(chain, only(mode, seed=seed, inversion=0.3), BANK_OF[language])
+    assert lost(text.text, chain, language) == []
     assert text.n_pairs == sum(len(pairs) for pairs in shots)
     assert text.n_shots == len(shots)
 
@@ -117,6 +139,64 @@ def test_rendering_is_pure() -> None:
     random.Random(3).shuffle(shuffled)
     assert render_chain(shuffled, RenderSettings(), BANK) == first
     assert render_chain(chain, RenderSettings(), load_bank()) == first
+
+
+CHAINS = [
+    [row(i, pairs(tag), chain=f"{language}-{tag}", context=context) for i in range(2)]
+    for language, pairs, context in (("en", mixed_pairs, "A text."), ("zh", chinese_pairs, "这是一篇文章。"))
+    for tag in "uvwxyz"
+]
+IN_ANOTHER_PROCESS = """
+import json, sys
+from udfs.templates.render import RenderSettings, render_rows
+print(json.dumps([row["text"] for _, row in render_rows(json.load(sys.stdin), RenderSettings(seed=3), 2)]))
+"""
+
+
+def test_order_partitioning_and_process_change_nothing() -> None:
+    def rendered(chains: list[list[dict]]) -> dict[str, dict]:
+        return {entry["text_id"]: entry for _, entry in render_rows(chains, RenderSettings(seed=3), 2)}
+
+    whole = rendered(CHAINS)
+    assert len(whole) == 2 * len(CHAINS)
+    assert {entry["template_version"][:3] for entry in whole.values()} == {"en-", "zh-"}
+    for seed in range(5):
+        order = random.Random(seed)
+        chains = [order.sample(chain, len(chain)) for chain in order.sample(CHAINS, len(CHAINS))]
+        cut = order.randrange(1, len(chains))
+        assert rendered(chains[:cut]) | rendered(chains[cut:]) == whole
+    # Strings hash differently in every process, so sets and dictionaries of them are in another order there.
+    done = subprocess.run(
+        [sys.executable, "-c", IN_ANOTHER_PROCESS],
+        input=json.dumps(CHAINS),
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=Path(__file__).parents[3],
+        env={**os.environ, "PYTHONHASHSEED": "17"},
+    )
+    assert json.loads(done.stdout) == [entry["text"] for entry in whole.values()]
+
+
+@pytest.mark.parametrize("number", range(2))
+def test_the_right_option_is_uniformly_placed_in_whole_texts(number: int) -> None:
+    """For the first pair of a text as for the others, wherever the right option stood before."""
+    options = ["north", "south", "west", "east"]
+    chain = [row(0, [pair("Where to?", options[0], options), pair("Where from?", options[3], options)])]
+    gold = options[3 * number]
+    found: Counter[int] = Counter()
+    for seed in range(4_000):
+        (text,) = render_chain(chain, only("classic", seed=seed, inversion=0), BANK)
+        asked = text.text[text.text.index("Where from?" if number else "Where to?") :]
+        if "multiple_choice/options-first" in text.template_ids or any(
+            name.startswith("multiple_choice/") and name.split("/")[1] in ("consider-options", "options-before")
+            for name in text.template_ids
+        ):
+            continue  # the list stands before the question
+        found[sorted(options, key=asked.index).index(gold)] += 1
+    expected = found.total() / 4
+    assert expected > 900
+    assert sum((found[i] - expected) ** 2 / expected for i in range(4)) < 16.3  # 3 degrees of freedom, p = 0.001
 
 
 def test_seeds_and_views_give_other_renderings_of_the_same_pairs() -> None:
@@ -168,12 +248,15 @@ def test_modes_and_inversion_have_the_published_weights() -> None:
 def test_draws_do_not_depend_on_each_other() -> None:
     chosen = only("classic", inversion=0, plain_reading=0, plain_comprehension=0)
     chain = [row(0, [pair("Which?", "b", ["a", "b"])])]
-    found = set()
+    patterns = {**BANK.patterns, PairFormat.MULTIPLE_CHOICE: BANK.patterns[PairFormat.MULTIPLE_CHOICE][:20]}
+    bank = replace(BANK, reading=BANK.reading[:20], patterns=patterns)
+    found: Counter[tuple[str, str]] = Counter()
     for seed in range(8_000):
-        (text,) = render_chain(chain, chosen.model_copy(update={"seed": seed}), BANK)
+        (text,) = render_chain(chain, chosen.model_copy(update={"seed": seed}), bank)
         kinds = dict(name.rsplit("/", 1) for name in text.template_ids)
-        found.add((kinds["classic/reading"], kinds["multiple_choice"]))
-    assert len(found) == len(BANK.reading) * len(BANK.patterns["multiple_choice"])
+        found[kinds["classic/reading"], kinds["multiple_choice"]] += 1
+    assert len(found) == 400
+    assert sum((count - 20) ** 2 / 20 for count in found.values()) < 491  # 399 degrees of freedom, p = 0.001
 
 
 def test_one_style_through_the_whole_text() -> None:
@@ -207,8 +290,8 @@ def test_what_is_no_chain_is_refused(rows: list[dict]) -> None:
 
 def test_every_chain_becomes_texts_or_a_reject() -> None:
     chains = [
-        {"chain_id": "good", "rows": [row(0, mixed_pairs(), chain="good"), row(1, [], chain="good")]},
-        {"chain_id": "bad", "rows": [row(0, [{"instruction": "", "response": "yes"}], chain="bad")]},
+        [row(0, mixed_pairs(), chain="good"), row(1, [], chain="good")],
+        [row(0, [{"instruction": "", "response": "yes"}], chain="bad")],
     ]
     found = list(render_rows(chains, RenderSettings(), views=2))
     assert [table for table, _ in found] == ["augmented_texts"] * 3 + ["rejects"]

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from udfs.errors import ConfigError
-from udfs.templates.segments import Template, ends_in_stop
+from udfs.templates.segments import Template, ends_in_stop, lead_in
 
 
 def test_values_are_put_in_once() -> None:
@@ -31,6 +31,28 @@ def test_a_stop_is_written_only_where_the_value_has_none(value: str, filled: str
     assert Template("t", "It is {answer}. Yes", ("answer",)).fill({"answer": value}) == filled
 
 
+@pytest.mark.parametrize(
+    ("answer", "filled"),
+    [
+        ("北京", "回答：答案是北京。\n北京"),
+        ("北京。", "回答：答案是北京。\n北京。"),
+        ("……", "回答：答案是……\n……"),
+        ("「北京。」", "回答：答案是「北京。」\n「北京。」"),
+    ],
+)
+def test_scripts_without_spaces(answer: str, filled: str) -> None:
+    template = Template("t", "回答：答案是{answer}。\n{context}", ("answer", "context"))
+    assert template.fill({"answer": answer, "context": answer}) == filled
+
+
+@pytest.mark.parametrize(("value", "filled"), [("为何？", "1、问：为何？"), ("…为何？", "1、问…为何？")])
+def test_a_full_width_stop_gives_way_to_the_values_own(value: str, filled: str) -> None:
+    template = Template("t", "{number}、问：{ask}", ("number", "ask"))
+    assert template.fill({"number": "1", "ask": value}) == filled
+    assert lead_in("1、问：", value) == filled
+    assert lead_in("Q: ", value) == f"Q: {value}"
+
+
 @given(st.text(), st.text())
 def test_values_are_never_altered(question: str, answer: str) -> None:
     filled = Template("t", "{question}\nSo it is {answer}.", ("question", "answer")).fill(
@@ -48,10 +70,11 @@ def test_values_are_never_altered(question: str, answer: str) -> None:
         ("{question} {answer} {text}", "{text} is no slot"),
         ("{question} {answer} {", "a brace that is not part of a slot"),
         ("{question} {answer} {Other}", "a brace that is not part of a slot"),
-        ('"{question}" {answer}', "white space or the edge"),
-        ("Q:{question} {answer}", "white space or the edge"),
-        ("{question}{answer}", "white space or the edge"),
-        ("{question} {answer}.)", "white space or the edge"),
+        ('"{question}" {answer}', "must stand before {question}"),
+        ("Q:{question} {answer}", "must stand before {question}"),
+        ("{question}{answer}", "must stand before {question}"),
+        ("{question}。{answer}", "must stand before {question}"),
+        ("{question} {answer}.)", "must stand before {answer}"),
         ("{question} {answer} ...", "doubled punctuation"),
         ("{question} {answer}..", "doubled punctuation"),
     ],
