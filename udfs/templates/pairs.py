@@ -1,9 +1,10 @@
 """One pair, written through the patterns of its text: options shuffled and labelled, nothing left out."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
-from udfs.synthesis.formats import COT_CUE, PairFormat, Parts, decompose
+from udfs.synthesis.formats import PairFormat, Parts, decompose
 from udfs.templates.bank import Bank, OptionStyle, Pattern
 from udfs.templates.draws import Draws
 from udfs.templates.options import label, speak_of_place
@@ -45,7 +46,11 @@ class PairWriter:
             if not speak_of_place(*options):
                 order = self._draws.permutation(len(options), "option order", document, instruction)
                 options = [options[i] for i in order]
-            values["options"], values["answer"] = self._list(options, gold)
+            listed, answer = self._list(options, gold)
+            if answer is None:
+                values["question"] = f"{parts.question}\n{listed}"
+            else:
+                values |= {"options": listed, "answer": answer}
         pattern = self._patterns.get(kind)
         if pattern is None:
             pattern = self._draws.pick(kind.value, self._bank.patterns[kind])
@@ -66,8 +71,8 @@ class PairWriter:
             written[option] = phrase[:1].upper() + phrase[1:] if option[0].isupper() else phrase
         return [written.get(option, option) for option in options], written.get(gold, gold)
 
-    def _list(self, options: list[str], gold: str) -> tuple[str, str]:
-        """The listed options, and the right one as the style answers with it."""
+    def _list(self, options: list[str], gold: str) -> tuple[str, str | None]:
+        """The listed options, and the right one as the style answers with it; None where it is not among them."""
         if self._list_style is None:
             drawn = self._draws.pick("option style", self._styles)
             self._list_style = drawn, self._draws.pick("option head", self._bank.option_heads).text
@@ -82,19 +87,20 @@ class PairWriter:
         if head:
             gap = "\n" if "\n" in joint else " " if head.isascii() else ""
             listed = lead_in(head + gap, listed)
+        if gold not in options:
+            return listed, None
         return listed, style.answer.fill({"label": label(style.labels, options.index(gold)), "option": gold})
 
 
 def presentable(instruction: str, response: str) -> tuple[PairFormat, Parts]:
-    """The parts of a pair such that a pattern of the format keeps all of them.
+    """The parts of a pair, and the format whose patterns keep all of them.
 
-    Options that do not hold the answer stay inside the question, and the pair counts as one without options. A pair
-    of which a part would be empty is free-form, whole.
+    Options that do not hold the answer are part of the question: the format is one without options. A pair of which a
+    part would be empty is free-form, whole.
     """
     parts = decompose(instruction, response)
     if not parts.question.strip() or not parts.final.strip():
         parts = Parts(instruction, None, False, None, response)
     elif parts.options is not None and parts.final not in parts.options:
-        question = instruction.removesuffix(COT_CUE)
-        parts = Parts(question, None, parts.cue, parts.reasoning, parts.final)
+        return replace(parts, options=None).format, parts
     return parts.format, parts

@@ -126,14 +126,19 @@ def test_options_with_punctuation_keep_lines_of_their_own() -> None:
             assert ("\n" in turn.ask[places[0] : places[1]]) == in_lines
 
 
-def test_an_answer_that_is_no_option_keeps_the_options_in_the_question() -> None:
-    given = pair("Where?", "Bern", OPTIONS)
-    kind, parts = presentable(**given)
-    assert (kind, parts.options, parts.final) == (PairFormat.FREE_FORM, None, "Bern")
-    assert parts.question == given["instruction"]
-    kind, parts = presentable(**pair("Where?", "Bern", OPTIONS, "It is not listed."))
-    assert (kind, parts.reasoning, parts.final) == (PairFormat.CHAIN_OF_THOUGHT, "It is not listed.", "Bern")
-    assert all(option in parts.question for option in OPTIONS)
+@pytest.mark.parametrize(("reasoning", "kind"), [(None, "free_form"), ("It is not listed.", "chain_of_thought")])
+def test_an_answer_that_is_no_option_stays_and_the_options_are_listed_like_others(
+    reasoning: str | None, kind: str
+) -> None:
+    bank = load_bank()
+    for seed in range(200):
+        draws = Draws("chain", seed)
+        turn = PairWriter(bank, draws, "classic").write("doc:0", pair("Where?", "Bern", OPTIONS, reasoning))
+        assert turn.pattern.id.startswith(f"{kind}/")
+        style = next(style for style in bank.option_styles if style.id in draws.used)
+        for place, option in enumerate(sorted(OPTIONS, key=turn.ask.index)):
+            assert style.item.fill({"label": label(style.labels, place), "option": option}) in turn.ask
+        assert "Bern" in turn.reply and (reasoning or "") in turn.reply
 
 
 def test_a_pair_with_an_empty_part_stays_whole() -> None:
