@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ConfigError as error:
         print(f"ipt: {error}", file=sys.stderr)
         return 2
-    except EnvironmentProblem as error:
+    except (DataError, EnvironmentProblem) as error:
         print(f"ipt: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -66,6 +66,13 @@ def _parser(verbs: dict[str, str]) -> argparse.ArgumentParser:
         )
         if name == "synthesize":
             command.add_argument("--preview", type=int, metavar="N", help="show N finished examples, write nothing")
+            command.add_argument(
+                "--estimate", type=int, metavar="N", help="tell tokens, hours and price from a sample of N documents"
+            )
+            command.add_argument(
+                "--tokens-per-second", type=float, metavar="X", help="speed of an engine for --estimate, not measured"
+            )
+            command.add_argument("--price-per-hour", type=float, metavar="Y", help="of an engine, for --estimate")
         if name == "shard":
             command.add_argument(
                 "--verify", action="store_true", help="check the sets against their manifests and stop"
@@ -93,6 +100,9 @@ def _run(arguments: argparse.Namespace) -> int:
     continuous = getattr(arguments, "continuous", None)
     if continuous is not None and (load_verb(arguments.verb).stage is None or len(steps) != 1):
         raise ConfigError(f"--continuous needs one streaming step; {arguments.verb} has {len(steps)} here. Use --step.")
+    given = [name for name in ("tokens_per_second", "price_per_hour") if getattr(arguments, name, None) is not None]
+    if given and arguments.estimate is None:
+        raise ConfigError(f"--{given[0].replace('_', '-')} belongs to --estimate N, which is missing.")
     runner = Runner(pipeline)
     if getattr(arguments, "verify", False):
         return _verify(runner, steps)
@@ -100,6 +110,8 @@ def _run(arguments: argparse.Namespace) -> int:
         for step in steps:
             if getattr(arguments, "preview", None):
                 runner.preview(step, arguments.preview)
+            elif getattr(arguments, "estimate", None) is not None:
+                runner.estimate(step, arguments.estimate, arguments.tokens_per_second, arguments.price_per_hour)
             else:
                 runner.run(step, continuous)
     finally:

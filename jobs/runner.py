@@ -59,7 +59,7 @@ class Runner:
             from jobs.lakehouse.tracking import track
 
             with track(self.lakehouse, step.name, step.verb, step.config.model_dump(mode="json")) as run:
-                job.run_id = run.run_id
+                job.run_id, job.log = run.run_id, run.log
                 read = {table: self.lakehouse.version(table) for table in verb.inputs(step.config)}
                 counts = work()
                 run.log({**counts, "seconds": time.monotonic() - started})
@@ -79,6 +79,13 @@ class Runner:
         verb = load_verb(step.verb)
         assert verb.verify is not None
         return verb.verify(step.config, Job(self.lakehouse, step.name, step.config, self.session))
+
+    def estimate(self, step: Step, number: int, tokens_per_second: float | None, price: float | None) -> None:
+        """Print what a step will cost, from a sample of so many documents; tables stay as they are."""
+        verb = load_verb(step.verb)
+        assert verb.estimate is not None
+        job = Job(self.lakehouse, step.name, step.config, self.session)
+        verb.estimate(step.config, job, number, tokens_per_second, price)
 
     def close(self) -> None:
         """Stop the session, if this runner started one."""

@@ -13,8 +13,11 @@ from pydantic import Field
 
 from jobs.lakehouse.rows import map_rows
 from jobs.lakehouse.stage import Job, Stage, Verb
-from udfs.config import Config
-from udfs.synthesis.chains import CHAIN_COLUMN, ROUND_COLUMN, synthesize_partition
+from jobs.synthesis.estimate import EstimateOptions, show
+from jobs.synthesis.estimate import estimate as estimated
+from jobs.synthesis.meter import SynthesisMeter
+from udfs.config import Config, build
+from udfs.synthesis.chains import CHAIN_COLUMN, PARTITION_COLUMN, ROUND_COLUMN, JournalPlace, synthesize_partition
 from udfs.synthesis.checks import CheckSettings
 from udfs.synthesis.engines import EngineConfig
 from udfs.tokens import load_tokenizer
@@ -43,39 +46,61 @@ class SynthesizeConfig(Config):
 def with_chains(documents: "DataFrame", rounds: int, partitions: int, seed: int) -> "DataFrame":
     """``documents`` in ``partitions`` partitions, each chain whole in one of them and sorted by round.
 
-    Adds ``chain_key`` and ``round`` (from 0). A chain has ``rounds`` documents of one source, the last one of a source
-    in a partition those that remain. Order, chain and partition of a document follow from a hash of its key.
+    Adds ``chain_key``, ``round`` (from 0) and ``partition``. A chain has ``rounds`` documents of one source, the last
+    one of a source those that remain. Which documents meet, and in which order, follows from a hash of their keys and
+    from nothing else. Partitions have nearly equal shares of the tokens: chains are dealt out from the longest to the
+    shortest, forth and back, and that is also the order in which a partition runs them, so that no long one is left for
+    the end.
     """
     from pyspark.sql import Window
     from pyspark.sql import functions as F
 
-    key = [F.col("doc_id"), F.col("chunk"), F.lit(seed)]
-    position = F.row_number().over(Window.partitionBy("source", "_bucket").orderBy("_order", "doc_id", "chunk")) - 1
-    return (
-        documents.withColumn("_order", F.xxhash64(*key, F.lit("order")))
-        .withColumn("_bucket", F.pmod(F.xxhash64(*key, F.lit("bucket")), F.lit(partitions)).cast("int"))
-        .withColumn("_position", position)
+    key = ["doc_id", "chunk"]
+    in_source = Window.partitionBy("source").orderBy(F.xxhash64(*key, F.lit(seed), F.lit("order")), *key)
+    chain = Window.partitionBy("source", "_number")
+    # Over keys and lengths alone: one task sees all of them.
+    dealt = Window.orderBy(F.desc("_tokens"), "source", "_number")
+    turn = F.pmod(F.col("_rank"), F.lit(2 * partitions))
+    places = (
+        documents.select(*key, "source", "n_tokens")
+        .withColumn("_position", F.row_number().over(in_source) - 1)
+        .withColumn("_number", F.floor(F.col("_position") / rounds).cast("int"))
         .withColumn(ROUND_COLUMN, F.pmod(F.col("_position"), F.lit(rounds)))
-        .withColumn(
-            CHAIN_COLUMN,
-            F.struct("source", "_bucket", F.floor(F.col("_position") / rounds).cast("int").alias("number")),
-        )
-        # By id, not by a hash of it: hashing leaves some partitions empty and gives others two buckets.
-        .repartitionById(partitions, "_bucket")
+        .withColumn("_tokens", F.sum("n_tokens").over(chain))
+        .withColumn("_rank", F.dense_rank().over(dealt) - 1)
+        .withColumn(PARTITION_COLUMN, F.when(turn < partitions, turn).otherwise(2 * partitions - 1 - turn).cast("int"))
+        .withColumn(CHAIN_COLUMN, F.struct("_rank", "source", F.col("_number").alias("number")))
+        .select(*key, CHAIN_COLUMN, ROUND_COLUMN, PARTITION_COLUMN)
+    )
+    return (
+        documents.join(places, key)
+        # By id, not by a hash of it: hashing leaves some partitions empty and gives others two shares.
+        .repartitionById(partitions, PARTITION_COLUMN)
         .sortWithinPartitions(CHAIN_COLUMN, ROUND_COLUMN)
-        .drop("_order", "_bucket", "_position")
     )
 
 
 def synthesize(batch: "DataFrame", config: SynthesizeConfig, job: Job) -> "DataFrame":
     """The outcome frame of a micro-batch of ``documents``."""
+    return _synthesized(batch, config, job, JournalPlace(str(job.journal), config.partitions))
+
+
+def _synthesized(documents: "DataFrame", config: SynthesizeConfig, job: Job, place: JournalPlace | None) -> "DataFrame":
+    chained = _chained(documents, config)
+    function = partial(synthesize_partition, config=_engine(config, job), checks=config.checks, place=place)
+    return map_rows(chained, function, *STAGE.writes)
+
+
+def _chained(documents: "DataFrame", config: SynthesizeConfig) -> "DataFrame":
     from pyspark.sql import functions as F
 
-    chosen = batch.filter(F.col("arm") == "convert").select("doc_id", "chunk", "source", "domain", "text")
-    chained = with_chains(chosen, config.rounds, config.partitions, config.seed)
-    model = str(job.lakehouse.path(config.engine.model))
-    engine = config.engine.model_copy(update={"model": model})
-    return map_rows(chained, partial(synthesize_partition, config=engine, checks=config.checks), *STAGE.writes)
+    chosen = documents.filter(F.col("arm") == "convert")
+    columns = ("doc_id", "chunk", "source", "domain", "text", "n_tokens")
+    return with_chains(chosen.select(*columns), config.rounds, config.partitions, config.seed)
+
+
+def _engine(config: SynthesizeConfig, job: Job) -> EngineConfig:
+    return config.engine.model_copy(update={"model": str(job.lakehouse.path(config.engine.model))})
 
 
 def preview_rows(config: SynthesizeConfig, job: Job, n: int) -> list[dict[str, Any]]:
@@ -84,7 +109,7 @@ def preview_rows(config: SynthesizeConfig, job: Job, n: int) -> list[dict[str, A
 
     documents = job.lakehouse.read("documents").filter(F.col("arm") == "convert")
     order = F.xxhash64("doc_id", "chunk", F.lit(config.seed), F.lit("preview"))
-    outcome = synthesize(documents.orderBy(order, "doc_id", "chunk").limit(n), config, job)
+    outcome = _synthesized(documents.orderBy(order, "doc_id", "chunk").limit(n), config, job, None)
     rows = outcome.filter(F.col("syntheses").isNotNull()).select("syntheses.*").collect()
     return sorted((row.asDict(recursive=True) for row in rows), key=lambda row: (row["chain_id"], row["round"]))
 
@@ -105,12 +130,30 @@ def preview(config: SynthesizeConfig, job: Job, n: int) -> None:
             console.print(f"\n[red]{piece['reason']}[/] {escape(piece['text'])}")
 
 
+def estimate(
+    config: SynthesizeConfig, job: Job, n: int, tokens_per_second: float | None, price_per_hour: float | None
+) -> None:
+    """Print what converting the documents that are left will cost, from a sample of ``n``.
+
+    Raises:
+        ConfigError: a number that cannot be.
+        DataError: nothing is left to convert.
+    """
+    asked = {"documents": n, "tokens_per_second": tokens_per_second, "price_per_hour": price_per_hour}
+    options = build(EstimateOptions, asked, "--estimate")
+    _check(config, job)
+    written = job.lakehouse.read("syntheses").select("doc_id", "chunk")
+    left = job.lakehouse.read("documents").join(written, ["doc_id", "chunk"], "left_anti")
+    found = estimated(_chained(left, config), _engine(config, job), config.checks, config.rounds, options, job)
+    print(show(found))
+
+
 def _check(config: SynthesizeConfig, job: Job) -> None:
     load_tokenizer(job.lakehouse.path(config.engine.model))
 
 
-STAGE = Stage(source="documents", writes=("syntheses", "rejects"), transform=synthesize)
-VERB = Verb(name="synthesize", config=SynthesizeConfig, stage=STAGE, preview=preview, check=_check)
+STAGE = Stage(source="documents", writes=("syntheses", "rejects"), transform=synthesize, meter=SynthesisMeter)
+VERB = Verb(name="synthesize", config=SynthesizeConfig, stage=STAGE, preview=preview, estimate=estimate, check=_check)
 
 if __name__ == "__main__":
     from jobs.cli import main

@@ -8,6 +8,9 @@ from rich.console import Console
 
 log = logging.getLogger("ipt")
 
+# First parts of the names of a meter's metrics.
+METERED = ("progress", "engine", "estimate")
+
 
 class Progress:
     """Reports steps and micro-batches as they end."""
@@ -30,5 +33,7 @@ class Progress:
 
     def done(self, step: str, counts: dict[str, float], seconds: float) -> None:
         """A step has ended."""
-        numbers = ", ".join(f"{name} {value:,.10g}" for name, value in counts.items()) or "nothing new"
+        # What a meter measured has been shown on the way.
+        shown = {name: value for name, value in counts.items() if name.partition("/")[0] not in METERED}
+        numbers = ", ".join(f"{name} {value:,.10g}" for name, value in shown.items()) or "nothing new"
         self.step(step, f"done in {seconds:.1f} s: {numbers}")

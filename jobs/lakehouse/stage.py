@@ -8,6 +8,9 @@ anywhere and started again, a micro-batch ends up in the tables exactly once:
 2. the staging folder counts only when its ``_SUCCESS`` marker is there; then it is not computed again;
 3. each table's append carries the micro-batch's number (Delta's ``txnAppId`` and ``txnVersion``), so a table that
    already has it skips it.
+
+A second run of the step is refused while the first one lives (``StepLock``). What a stage keeps in the folder
+``Job.journal`` lasts as long as the micro-batch is not in the tables.
 """
 
 import shutil
@@ -15,10 +18,14 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from jobs.lakehouse.live import Live, Meter
+from jobs.lakehouse.lock import StepLock
 from jobs.lakehouse.progress import Progress
 from udfs.config import Config, fingerprint
 
@@ -37,12 +44,14 @@ class Stage:
         writes: tables written, ``rejects`` among them.
         transform: ``(micro_batch, config, job)`` to the outcome frame (``tables.outcome_schema(*writes)``).
         reads: other tables read.
+        meter: ``(config, job)`` to what measures the step while it runs; None for steps that end soon.
     """
 
     source: "str | Callable[[Any, Job], DataFrame]"
     writes: tuple[str, ...]
     transform: "Callable[[DataFrame, Any, Job], DataFrame]"
     reads: tuple[str, ...] = ()
+    meter: "Callable[[Any, Job], Meter] | None" = None
 
 
 @dataclass(frozen=True)
@@ -62,6 +71,8 @@ class Verb:
     preview: "Callable[[Any, Job, int], None] | None" = None
     # Checks what the verb has written, `(config, job)` to what is damaged; starts no Spark.
     verify: "Callable[[Any, Job], list[str]] | None" = None
+    # Prints what the step will cost, from a sample of so many documents: `(config, job, n, tokens_per_second, price)`.
+    estimate: "Callable[[Any, Job, int, float | None, float | None], None] | None" = None
     # Whether the job itself is an MLflow run; the trainer makes its own.
     tracked: bool = True
 
@@ -90,11 +101,18 @@ class Job:
     # Seconds between micro-batches; None processes what is there and stops.
     continuous: int | None = None
     progress: Progress = field(default_factory=Progress)
+    # Takes metrics and the seconds since the start; nothing is logged while nothing is tracked.
+    log: Callable[[dict[str, float], int], None] = lambda metrics, seconds: None
 
     @property
     def spark(self) -> "SparkSession":
         """The session, started on first use."""
         return self.session()
+
+    @property
+    def journal(self) -> Path:
+        """Folder for what executors keep of a micro-batch until it is in the tables; then the runner removes it."""
+        return self.lakehouse.step_path(self.step, "journal")
 
     @cached_property
     def config_hash(self) -> str:
@@ -114,7 +132,16 @@ class Job:
 
 
 def run_stage(stage: Stage, job: Job) -> dict[str, float]:
-    """Process what is there (or go on until stopped) and return counts per table and reject reason."""
+    """Process what is there (or go on until stopped) and return counts per table and reject reason.
+
+    Raises:
+        EnvironmentProblem: another run of the step is under way.
+    """
+    with StepLock(job.lakehouse.step_path(job.step, "lock"), job.step) as lock:
+        return _run_stage(stage, job, lock)
+
+
+def _run_stage(stage: Stage, job: Job, lock: StepLock) -> dict[str, float]:
     config = job.config
     for table in (*stage.writes, *stage.reads):
         job.lakehouse.ensure(table)
@@ -124,11 +151,15 @@ def run_stage(stage: Stage, job: Job) -> dict[str, float]:
         stream = stage.source(config, job)
     application = _application_id(job)
     counts: Counter[str] = Counter()
+    live = None if stage.meter is None else Live(stage.meter(config, job), job)
 
     def process(batch: "DataFrame", batch_id: int) -> None:
         started = time.monotonic()
         staged = _stage_batch(batch, batch_id, stage, job)
+        lock.check()
         found = _write_batch(staged, batch_id, application, stage, job)
+        if live is not None:
+            live.commit(staged, lambda: shutil.rmtree(job.journal, ignore_errors=True))
         shutil.rmtree(job.lakehouse.step_path(job.step, "staging", str(batch_id)), ignore_errors=True)
         counts.update(found)
         counts["micro_batches"] += 1
@@ -142,13 +173,15 @@ def run_stage(stage: Stage, job: Job) -> dict[str, float]:
         if job.continuous is None
         else writer.trigger(processingTime=f"{job.continuous} seconds")
     )
-    query = writer.queryName(job.step).start()
-    try:
-        query.awaitTermination()
-    except KeyboardInterrupt:
-        query.stop()
-        raise
-    return {name: float(count) for name, count in sorted(counts.items())}
+    with live or nullcontext():
+        query = writer.queryName(job.step).start()
+        try:
+            query.awaitTermination()
+        except KeyboardInterrupt:
+            query.stop()
+            raise
+    found = {name: float(count) for name, count in sorted(counts.items())}
+    return {**found, **live.report()} if live is not None and found else found
 
 
 def _application_id(job: Job) -> str:

@@ -34,11 +34,12 @@ class JobRun:
     def __init__(self, run_id: str) -> None:
         self.run_id = run_id
 
-    def log(self, metrics: Mapping[str, float]) -> None:
-        """Counts and durations."""
+    def log(self, metrics: Mapping[str, float], seconds: int = 0) -> None:
+        """Counts and durations, or what they were so many seconds after the start. Any thread may call this."""
         import mlflow
 
-        mlflow.log_metrics({name: float(value) for name, value in metrics.items()})
+        values = {name: float(value) for name, value in metrics.items()}
+        mlflow.log_metrics(values, step=seconds, run_id=self.run_id)
 
     def tables(self, direction: str, versions: Mapping[str, int]) -> None:
         """Delta versions, as tags ``delta.read.<table>`` and ``delta.written.<table>``."""

@@ -98,3 +98,18 @@ def test_every_pipeline_file_is_valid(name, monkeypatch, tmp_path):
     monkeypatch.setenv("IPT_NAMESPACE", "main.ipt")
     monkeypatch.setenv("IPT_EXPERIMENT", "/Shared/ipt")
     assert load_pipeline(name).steps
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--estimate", "0"], "--estimate.documents"),
+        (["--estimate", "5", "--price-per-hour", "-1"], "--estimate.price_per_hour"),
+        (["--price-per-hour", "2"], "--price-per-hour belongs to --estimate"),
+    ],
+)
+def test_wrong_questions_about_cost_start_nothing(pipeline, tmp_path, capsys, arguments, message):
+    path = pipeline(PIPELINE.format(root=tmp_path / "lake", rounds=2))
+    assert main(["synthesize", "--config", path, *arguments]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "lake").exists()

@@ -1,13 +1,22 @@
-from collections import Counter, defaultdict
+import contextlib
+import os
+import signal
+import threading
+from collections import defaultdict
 from math import ceil
+from pathlib import Path
 
 import pytest
+from pyspark.errors import PySparkException
 
+from jobs.lakehouse.lock import StepLock
 from jobs.lakehouse.stage import Job
-from jobs.synthesize import SynthesizeConfig, preview, preview_rows, with_chains
+from jobs.synthesize import SynthesizeConfig, estimate, preview, preview_rows, with_chains
 from tests.synthesizers import text_about
 from udfs.config import build
-from udfs.errors import ConfigError
+from udfs.errors import ConfigError, EnvironmentProblem
+from udfs.hashing import unit
+from udfs.synthesis.journal import _FIELDS, _lines
 from udfs.tokens import train_tokenizer
 
 COLUMNS = (
@@ -54,20 +63,118 @@ def test_chains_are_whole_ordered_and_the_same_in_any_order(spark, rounds, parti
     for chain in chains.values():
         assert [position for position, _, _ in chain] == list(range(len(chain)))
         assert len({source for _, _, source in chain}) == 1
-    places = Counter((key["source"], key["_bucket"]) for key in chains)
-    for place, count in places.items():
-        documents_there = sum(len(chain) for key, chain in chains.items() if (key["source"], key["_bucket"]) == place)
-        assert count == ceil(documents_there / rounds)
-    assert len({row["chain_key"]["_bucket"] for part in parts for row in part}) == partitions
+    for source in "ab":
+        documents_there = sum(one[2] == source for one in documents)
+        assert sum(key["source"] == source for key in chains) == ceil(documents_there / rounds)
+    assert [{row["partition"] for row in part} for part in parts] == [{index} for index in range(partitions)]
     assert members(documents[::-1])[0] == chains
     assert members(documents, seed=1)[0] != chains
+
+
+def test_chains_do_not_depend_on_partitions_which_have_equal_shares_of_tokens(spark):
+    rows = [(*document(n)[:6], 10 + n * n % 997, *document(n)[7:]) for n in range(120)]
+
+    def parts(partitions: int) -> list:
+        return with_chains(spark.createDataFrame(rows, COLUMNS), 3, partitions, 0).rdd.glom().collect()
+
+    def chains(found: list) -> set:
+        members = defaultdict(list)
+        for row in (row for part in found for row in part):
+            members[row["chain_key"]].append(row["doc_id"])
+        return {tuple(chain) for chain in members.values()}
+
+    alone, shared = parts(1), parts(4)
+    assert chains(alone) == chains(shared)
+    shares = [sum(row["n_tokens"] for row in part) for part in shared]
+    assert max(shares) < 1.05 * sum(shares) / 4
+    lengths = defaultdict(int)
+    for row in alone[0]:
+        lengths[row["chain_key"]] += row["n_tokens"]
+    assert list(lengths.values()) == sorted(lengths.values(), reverse=True), "the longest chain first"
+
+
+def test_a_second_run_is_refused_while_the_first_lives(spark, lakehouse, run_verb, engine_settings):
+    fill(lakehouse, spark, [document(0)])
+    with (
+        StepLock(lakehouse.step_path("synthesize", "lock"), "synthesize"),
+        pytest.raises(EnvironmentProblem, match="step synthesize is being run by process"),
+    ):
+        run_verb("synthesize", {"engine": engine_settings})
+    assert lakehouse.read("syntheses").count() == 0
+
+
+def _finished(folder: Path) -> int:
+    return sum(file.read_bytes().count(b' ["completion",') for file in folder.glob("*.jsonl"))
+
+
+def _kill_the_worker(folder: Path, completions: int, ended: threading.Event) -> None:
+    """SIGKILL for the Python worker that writes the journal, as soon as it holds so many completions."""
+    while not ended.wait(0.01):
+        if _finished(folder) < completions:
+            continue
+        files = list(folder.glob("*.jsonl"))
+        for links in Path("/proc").glob("[0-9]*/fd"):
+            with contextlib.suppress(OSError):
+                if {os.readlink(link) for link in links.iterdir()} & {str(file) for file in files}:
+                    os.kill(int(links.parent.name), signal.SIGKILL)
+                    return
+
+
+def test_killed_workers_lose_what_was_with_the_engine_and_nothing_else(spark, lakehouse, run_verb, engine_settings):
+    """At random moments of a micro-batch; IPT_KILLS says how often, IPT_KILL_SEED when."""
+    kills, draw = int(os.environ.get("IPT_KILLS", "1")), os.environ.get("IPT_KILL_SEED", "0")
+    settings = {"engine": engine_settings, "rounds": 3}
+    documents = [document(n) for n in range(90)]
+    fill(lakehouse, spark, documents)
+    folder = lakehouse.step_path("synthesize", "journal")
+    for kill in range(kills):
+        present = _finished(folder)
+        ended = threading.Event()
+        moment = present + 1 + int(unit("kill", draw, kill) * (70 - present) / (kills - kill))
+        killer = threading.Thread(target=_kill_the_worker, args=(folder, moment, ended))
+        killer.start()
+        with contextlib.suppress(PySparkException):
+            run_verb("synthesize", settings)
+        ended.set()
+        killer.join()
+    assert lakehouse.read("syntheses").count() == 0, "killed before the micro-batch was in the table"
+    finished = [line for file in folder.glob("*.jsonl") for line in _lines(file) if line[0] == "completion"]
+    keys = [key for _, key, *_ in finished]
+    assert len(set(keys)) == len(keys) > 0
+    before = sum(line[2 + _FIELDS.index("n_tokens")] for line in finished)
+
+    counts = run_verb("synthesize", settings)
+    rows = lakehouse.read("syntheses").collect()
+    chained = with_chains(spark.createDataFrame(documents, COLUMNS), 3, 1, 0).collect()
+    assert sorted((row["doc_id"], row["chunk"], row["round"]) for row in rows) == sorted(
+        (row["doc_id"], row["chunk"], row["round"]) for row in chained
+    )
+    assert counts["progress/recovered"] == len(finished) and counts["progress/documents"] == 90 - len(finished)
+    # vLLM's own counter of the last run: what is in the table and was not there before.
+    assert counts["engine/generated_tokens"] == sum(row["n_completion_tokens"] for row in rows) - before
+    in_flight = ceil(1.1 * engine_settings["max_num_seqs"]) * engine_settings["max_tokens"]
+    assert 0 <= counts["engine/lost_tokens"] <= kills * in_flight
+    assert not folder.exists()
+    assert 0 < counts["engine/occupancy"] <= 1 and 0 < counts["engine/prefix_hit_rate"] < 1
 
 
 def test_synthesize_end_to_end(spark, lakehouse, run_verb, engine_settings, capsys):
     settings = {"engine": engine_settings, "rounds": 3}
     fill(lakehouse, spark, [document(n, "raw" if n % 7 == 0 else "convert") for n in range(40)])
+    job = Job(lakehouse, "synthesize", build(SynthesizeConfig, settings, "synthesize"), lambda: spark)
+    estimate(job.config, job, 20, None, 2.0)
+    printed = capsys.readouterr().out
+    assert "documents          34 in 12 chains" in printed and "\nprice" in printed
+    with pytest.raises(ConfigError, match="documents"):
+        estimate(job.config, job, 0, None, None)
+    assert lakehouse.read("syntheses").count() == 0
+
     counts = run_verb("synthesize", settings)
+    assert counts["estimate/documents_error"] == 0
+    assert abs(counts["estimate/prompt_tokens_error"]) < 0.2 and abs(counts["estimate/completion_tokens_error"]) < 0.2
+    assert counts["progress/documents"] == 34 and counts["progress/seconds_left"] == 0
     rows = [row.asDict(recursive=True) for row in lakehouse.read("syntheses").collect()]
+    assert counts["progress/pairs"] == sum(len(row["pairs"]) for row in rows)
     converted = {f"d{n:03}" for n in range(40) if n % 7}
     assert {row["doc_id"] for row in rows} == converted and len(rows) == len(converted)
     assert counts["syntheses"] == len(converted)
@@ -84,7 +191,6 @@ def test_synthesize_end_to_end(spark, lakehouse, run_verb, engine_settings, caps
     assert run_verb("synthesize", settings)["syntheses"] == 4
     assert lakehouse.read("syntheses").count() == len(converted) + 4
 
-    job = Job(lakehouse, "synthesize", build(SynthesizeConfig, settings, "synthesize"), lambda: spark)
     shown = preview_rows(job.config, job, 3)
     again = preview_rows(job.config, job, 3)
     assert len(shown) == 3

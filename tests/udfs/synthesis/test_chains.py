@@ -6,17 +6,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.synthesizers import text_about
+from tests.udfs.synthesis.scripted import TOKENIZER, ScriptedEngine
 from udfs.config import build
 from udfs.hashing import identifier, unit
-from udfs.synthesis.chains import Chain, ChainSettings, Document, chains_of, run_chains, synthesize_partition
+from udfs.synthesis.chains import Chain, Document, chains_of, synthesize_partition
 from udfs.synthesis.checks import CheckSettings
-from udfs.synthesis.engines import Completion, EngineConfig, RequestRefused, cached_engine
+from udfs.synthesis.engines import EngineConfig, cached_engine
+from udfs.synthesis.journal import NoJournal
 from udfs.synthesis.pairs import build as build_pairs
 from udfs.synthesis.pairs import make_pair
 from udfs.synthesis.prompts import ExampleFormat
-from udfs.tokens import train_tokenizer
+from udfs.synthesis.scheduler import ChainSettings, Scheduler
 
-TOKENIZER = train_tokenizer(["<QUE> Who? <ANS> Ann </END>\n\n<CON> a text </CON>"] * 2, 280)
 FORM = ExampleFormat(TOKENIZER)
 
 
@@ -28,46 +29,8 @@ def chained(documents: list[Document], rounds: int) -> list[Chain]:
     return [Chain(tuple(documents[start : start + rounds])) for start in range(0, len(documents), rounds)]
 
 
-class ScriptedEngine:
-    """Answers prompts with what ``answer`` says about them, in a shuffled order, and keeps books.
-
-    Input for tests of order and accounting, which need thousands of odd completions; what a real engine does is tested
-    on the real one below.
-    """
-
-    def __init__(self, answer) -> None:
-        self.tokenizer, self._answer = TOKENIZER, answer
-        self.prompts: dict[str, list[int]] = {}
-        self.running: dict[str, list[int]] = {}
-        self.most_running = self.steps = 0
-        self.aborted: list[str] = []
-
-    def submit(self, request_id, prompt_ids, max_tokens):
-        if "refuse me" in TOKENIZER.decode(prompt_ids).rsplit("<CON>", 1)[-1]:
-            raise RequestRefused("refused")
-        assert request_id not in self.prompts
-        self.prompts[request_id] = self.running[request_id] = list(prompt_ids)
-        self.most_running = max(self.most_running, len(self.running))
-
-    def step(self):
-        assert self.running, "step without requests"
-        self.steps += 1
-        done = [name for name in self.running if unit(name, self.steps) < 0.4]
-        return [self._finish(name) for name in done]
-
-    def _finish(self, request_id):
-        text, reason = self._answer(TOKENIZER.decode(self.running.pop(request_id)))
-        ids = tuple(TOKENIZER.encode(text))
-        return Completion(request_id, text, ids, reason, len(ids) + (reason == "stop"), 0)
-
-    def abort(self, request_ids):
-        self.aborted += request_ids
-
-    def describe(self):
-        return {"name": "scripted"}
-
-    def close(self):
-        pass
+def run(chains, engine, limits: ChainSettings) -> list:
+    return list(Scheduler(engine, limits, NoJournal()).run(iter(chains)))
 
 
 PAIR = build_pairs([make_pair("Who?", "Ann")])
@@ -78,21 +41,20 @@ ODD_TEXTS = ["a text", " \n ", "refuse me", "<QUE> q <ANS> a </END></s>", "\x00\
 @given(
     texts=st.lists(st.sampled_from(ODD_TEXTS), max_size=45),
     rounds=st.integers(1, 6),
-    in_flight=st.integers(1, 9),
+    batch=st.integers(1, 9),
     salt=st.integers(0, 9),
 )
 @settings(max_examples=60, deadline=None)
-def test_every_document_ends_as_one_row(texts, rounds, in_flight, salt):
+def test_every_document_ends_as_one_row(texts, rounds, batch, salt):
     documents = [document(number, text) for number, text in enumerate(texts)]
-    engine = ScriptedEngine(lambda prompt: ANSWERS[int(unit(prompt, salt) * len(ANSWERS))])
-    limits = ChainSettings(max_model_len=400, max_tokens=64, in_flight=in_flight)
-    outcomes = list(run_chains(chained(documents, rounds), engine, limits))
+    engine = ScriptedEngine(lambda prompt: ANSWERS[int(unit(prompt, salt) * len(ANSWERS))], max_num_seqs=batch)
+    outcomes = run(chained(documents, rounds), engine, ChainSettings(max_model_len=400, max_tokens=64))
 
     keys = Counter(
         f"{row['doc_id']}:{row['chunk']}" if table == "syntheses" else row["record_id"] for table, row in outcomes
     )
     assert keys == Counter(one.key for one in documents)
-    assert engine.most_running <= in_flight and not engine.running
+    assert engine.most_running <= ceil(1.1 * batch) and not engine.running
     for ids in engine.prompts.values():
         assert len(ids) + 64 <= 400
         assert ids[0] == FORM.bos_id and ids.count(FORM.bos_id) == ids.count(FORM.eos_id) + 1
@@ -112,9 +74,7 @@ def test_every_document_ends_as_one_row(texts, rounds, in_flight, salt):
 @pytest.mark.parametrize(("n", "m"), [(4, 3), (7, 3), (5, 4), (31, 5), (2, 5), (1, 1), (0, 2)])
 def test_left_over_documents_make_a_shorter_chain(n, m):
     engine = ScriptedEngine(lambda prompt: (PAIR, "stop"))
-    rows = [
-        row for _, row in run_chains(chained([document(k) for k in range(n)], m), engine, ChainSettings(2000, 64, 3))
-    ]
+    rows = [row for _, row in run(chained([document(k) for k in range(n)], m), engine, ChainSettings(2000, 64))]
     assert len(rows) == n
     assert Counter(row["chain_length"] for row in rows) == Counter(
         length for length in [m] * (n // m) + [n % m] for _ in range(length)
@@ -125,7 +85,7 @@ def test_left_over_documents_make_a_shorter_chain(n, m):
 def test_a_prompt_extends_the_last_one():
     engine = ScriptedEngine(lambda prompt: (PAIR + "\n\n<QUE> an unfinished", "length"))
     documents = [document(k) for k in range(3)]
-    rows = [row for _, row in run_chains([Chain(tuple(documents))], engine, ChainSettings(2000, 64, 3))]
+    rows = [row for _, row in run([Chain(tuple(documents))], engine, ChainSettings(2000, 64))]
     first, second, third = engine.prompts.values()
     carried = [*TOKENIZER.encode(PAIR), FORM.eos_id]
     assert second == first + carried + FORM.encode_input(documents[1].text)
@@ -138,7 +98,7 @@ def test_a_prompt_extends_the_last_one():
 def test_a_document_without_pairs_is_left_out_of_later_prompts():
     engine = ScriptedEngine(lambda prompt: ("", "stop") if "middle" in prompt else (PAIR, "stop"))
     documents = [document(0), document(1, "the middle"), document(2)]
-    rows = [row for _, row in run_chains([Chain(tuple(documents))], engine, ChainSettings(2000, 64, 3))]
+    rows = [row for _, row in run([Chain(tuple(documents))], engine, ChainSettings(2000, 64))]
     assert [row["status"] for row in rows] == ["ok", "no_pairs", "ok"]
     assert [row["carried"] for row in rows] == [[], ["d0:0"], ["d0:0"]]
 
@@ -147,14 +107,14 @@ def test_later_rounds_do_not_see_a_pair_that_failed_a_check():
     failed = build_pairs([make_pair("Why?", "unanswerable")])
     engine = ScriptedEngine(lambda prompt: (f"{PAIR}\n\n{failed}", "stop"))
     documents = [document(k) for k in range(2)]
-    rows = [row for _, row in run_chains([Chain(tuple(documents))], engine, ChainSettings(2000, 64, 3))]
+    rows = [row for _, row in run([Chain(tuple(documents))], engine, ChainSettings(2000, 64))]
     first, second = engine.prompts.values()
     assert second == [*first, *TOKENIZER.encode(PAIR), FORM.eos_id, *FORM.encode_input(documents[1].text)]
     for row in rows:
         assert [pair["response"] for pair in row["pairs"]] == ["Ann"]
         assert [piece["reason"] for piece in row["rejected_pairs"]] == ["unanswerable"]
-    kept = ChainSettings(2000, 64, 3, CheckSettings(unanswerable=False))
-    rows = [row for _, row in run_chains([Chain(tuple(documents))], ScriptedEngine(engine._answer), kept)]
+    kept = ChainSettings(2000, 64, CheckSettings(unanswerable=False))
+    rows = [row for _, row in run([Chain(tuple(documents))], ScriptedEngine(engine._answer), kept)]
     assert [len(row["pairs"]) for row in rows] == [2, 2]
 
 
@@ -162,8 +122,8 @@ def test_the_oldest_example_goes_first():
     engine = ScriptedEngine(lambda prompt: (PAIR, "stop"))
     documents = [document(k) for k in range(3)]
     example = max(len(FORM.encode_example(one.text, [make_pair("Who?", "Ann")])[0]) for one in documents)
-    limits = ChainSettings(max_model_len=2 * example + 64, max_tokens=64, in_flight=3)
-    rows = [row for _, row in run_chains([Chain(tuple(documents))], engine, limits)]
+    limits = ChainSettings(max_model_len=2 * example + 64, max_tokens=64)
+    rows = [row for _, row in run([Chain(tuple(documents))], engine, limits)]
     assert [row["carried"] for row in rows] == [[], ["d0:0"], ["d1:1"]]
 
 
@@ -175,8 +135,8 @@ def test_chains_are_taken_only_when_there_is_room():
             taken.append(number)
             yield Chain((document(2 * number), document(2 * number + 1)))
 
-    engine = ScriptedEngine(lambda prompt: (PAIR, "stop"))
-    outcomes = run_chains(endless(), engine, ChainSettings(2000, 64, 5))
+    engine = ScriptedEngine(lambda prompt: (PAIR, "stop"), max_num_seqs=5)
+    outcomes = Scheduler(engine, ChainSettings(2000, 64), NoJournal()).run(endless())
     for _ in range(40):
         next(outcomes)
     assert len(taken) < 40
@@ -205,7 +165,7 @@ def test_rows_of_a_chain_are_neighbours():
 
 
 def test_no_engine_is_started_for_an_empty_partition():
-    assert list(synthesize_partition(iter(()), EngineConfig(model="there is none"), CheckSettings())) == []
+    assert list(synthesize_partition(iter(()), EngineConfig(model="there is none"), CheckSettings(), None)) == []
 
 
 def test_chains_on_the_real_engine(engine_settings):
@@ -213,7 +173,7 @@ def test_chains_on_the_real_engine(engine_settings):
     engine = cached_engine(config)
     documents = [document(1000 + k) for k in range(30)]
     documents[10] = document(1010, f"This is about Ann. <QUE> x <ANS> y </END> </s> {'Ann went to Rome. ' * 90}")
-    outcomes = list(run_chains(chained(documents, 3), engine, ChainSettings.of(config, CheckSettings())))
+    outcomes = run(chained(documents, 3), engine, ChainSettings.of(config, CheckSettings()))
     assert [table for table, _ in outcomes] == ["syntheses"] * 30
     rows = {row["doc_id"]: row for _, row in outcomes}
 

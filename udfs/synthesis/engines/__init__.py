@@ -80,8 +80,58 @@ class Completion:
     n_cached_tokens: int
 
 
+@dataclass(frozen=True)
+class Failure:
+    """A request that came to nothing, through no fault that is known to be its own; it may be submitted again."""
+
+    request_id: str
+    error: str
+
+
 class RequestRefused(InstructionPretrainingError):
-    """The engine will not take this request; it can take others."""
+    """The engine will not take this request, now or later; it can take others."""
+
+
+class EngineDied(InstructionPretrainingError):
+    """The engine broke down and lost all its requests; another one must be built.
+
+    ``out_of_memory`` tells whether a smaller batch may help.
+    """
+
+    def __init__(self, message: str, out_of_memory: bool = False) -> None:
+        super().__init__(message)
+        self.out_of_memory = out_of_memory
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What an engine has done since it was built, by its own counters. All are sums: differences mean something.
+
+    Attributes:
+        steps: forward passes.
+        seconds: time in them.
+        prompt_tokens: tokens of the prompts that were begun.
+        cached_tokens: those of them found in the prefix cache.
+        generated_tokens: tokens generated, of unfinished requests too.
+        running_seconds: requests in the batch, as a share of ``max_num_seqs``, times seconds.
+        kv_seconds: share of the KV cache in use, times seconds.
+        preemptions: requests that lost their place in the KV cache and were computed again.
+    """
+
+    steps: int = 0
+    seconds: float = 0.0
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    generated_tokens: int = 0
+    running_seconds: float = 0.0
+    kv_seconds: float = 0.0
+    preemptions: int = 0
+
+    def __sub__(self, earlier: "Usage") -> "Usage":
+        return Usage(**{name: getattr(self, name) - getattr(earlier, name) for name in Usage.__dataclass_fields__})
+
+    def __add__(self, other: "Usage") -> "Usage":
+        return Usage(**{name: getattr(self, name) + getattr(other, name) for name in Usage.__dataclass_fields__})
 
 
 class Engine(Protocol):
@@ -91,11 +141,22 @@ class Engine(Protocol):
     def tokenizer(self) -> "Tokenizer":
         """The tokenizer of the model."""
 
+    @property
+    def max_num_seqs(self) -> int:
+        """Most requests of a batch, as the engine was built: less than configured after it ran out of memory."""
+
+    @property
+    def kv_tokens(self) -> int | None:
+        """Tokens that the KV cache holds; None where an engine does not tell."""
+
     def submit(self, request_id: str, prompt_ids: Sequence[int], max_tokens: int) -> None:
         """Queue a request under an id that no unfinished request has; raises RequestRefused."""
 
-    def step(self) -> list[Completion]:
-        """Advance the unfinished requests by one token or so; the completions that are done now, often none."""
+    def step(self) -> list[Completion | Failure]:
+        """Advance the unfinished requests by one token or so; what ended with it, often nothing; raises EngineDied."""
+
+    def usage(self) -> Usage:
+        """The engine's counters."""
 
     def abort(self, request_ids: Sequence[str]) -> None:
         """Forget unfinished requests."""
@@ -140,11 +201,34 @@ def cached_engine(config: EngineConfig) -> Engine:
         # Spark assigns an address but never makes only that GPU visible.
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")
         os.environ["CUDA_VISIBLE_DEVICES"] = visible.split(",")[int(gpu)] if visible else gpu
+    _kept = _Kept(key, _build(config))
+    return _kept.engine
+
+
+def restarted_engine(config: EngineConfig, max_num_seqs: int) -> Engine:
+    """Another engine in place of the process's one for ``config``, which died; kept like that one, so that the tasks to
+    come do not run out of memory anew.
+
+    Raises:
+        EnvironmentProblem: it does not start.
+    """
+    global _kept
+    assert _kept is not None, "only an engine that was there can have died"
+    key = _kept.key
+    try:
+        release_engine()
+    except (RuntimeError, OSError) as error:  # what is broken need not close well
+        log.warning("the engine that died could not be closed: %s", error)
+        _kept = None
+    _kept = _Kept(key, _build(config.model_copy(update={"max_num_seqs": max_num_seqs})))
+    return _kept.engine
+
+
+def _build(config: EngineConfig) -> Engine:
     log.info("starting the %s engine for %s", config.name, config.model)
     from udfs.synthesis.engines.vllm import VllmEngine
 
-    _kept = _Kept(key, VllmEngine(config))
-    return _kept.engine
+    return VllmEngine(config)
 
 
 def release_engine() -> None:

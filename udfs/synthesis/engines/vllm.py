@@ -7,12 +7,21 @@ them), and the engine loop is not vLLM's advertised interface, so this file is t
 
 import os
 import platform
+import time
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from udfs.errors import EnvironmentProblem
-from udfs.synthesis.engines import Completion, EngineConfig, RequestRefused, model_revision
+from udfs.synthesis.engines import (
+    Completion,
+    EngineConfig,
+    EngineDied,
+    Failure,
+    RequestRefused,
+    Usage,
+    model_revision,
+)
 from udfs.tokens import load_tokenizer
 
 # Read by vLLM when it is imported. It never reaches out for a model or to report its use.
@@ -62,11 +71,12 @@ class VllmEngine:
             trust_remote_code=False,
             load_format="safetensors",
             generation_config="vllm",  # sampling is this configuration's, not the model folder's
-            disable_log_stats=True,
+            disable_log_stats=False,
             use_tqdm_on_load=False,
         )
+        counters = _counters(config.max_num_seqs)
         try:
-            self._engine: Any = LLMEngine.from_engine_args(arguments)
+            self._engine: Any = LLMEngine.from_engine_args(arguments, stat_loggers=[counters])
         except (OSError, RuntimeError, ValueError) as error:
             raise EnvironmentProblem(f"vLLM cannot start with the model {config.model}: {error}") from error
         embedded = self._engine.model_config.get_vocab_size()
@@ -75,6 +85,22 @@ class VllmEngine:
                 f"the tokenizer in {config.model} has {self.tokenizer.vocab_size} tokens, the model only {embedded}: "
                 "they do not belong together. Export the model with the tokenizer it was trained with."
             )
+        self._counters = counters
+
+    @property
+    def max_num_seqs(self) -> int:
+        """Most requests of a batch."""
+        return self.config.max_num_seqs
+
+    @property
+    def kv_tokens(self) -> int:
+        """Tokens that the KV cache holds."""
+        cache = self._engine.vllm_config.cache_config
+        return int(cache.num_gpu_blocks * cache.block_size)
+
+    def usage(self) -> Usage:
+        """vLLM's own counters."""
+        return self._counters.usage
 
     def submit(self, request_id: str, prompt_ids: Sequence[int], max_tokens: int) -> None:
         """Queue a request; raises RequestRefused if vLLM finds it invalid (too long, empty)."""
@@ -85,9 +111,19 @@ class VllmEngine:
         except (ValueError, VLLMClientError) as error:
             raise RequestRefused(str(error)) from error
 
-    def step(self) -> list[Completion]:
-        """One forward pass over the running requests; the completions that ended with it."""
-        return [self._completion(output) for output in self._engine.step() if output.finished]
+    def step(self) -> list[Completion | Failure]:
+        """One forward pass over the running requests; what ended with it.
+
+        Raises:
+            EngineDied: the pass failed. vLLM's state is undefined from then on.
+        """
+        started = time.monotonic()
+        try:
+            outputs = self._engine.step()
+        except Exception as error:
+            raise EngineDied(f"{type(error).__name__}: {error}", _is_out_of_memory(error)) from error
+        self._counters.lasted(time.monotonic() - started)
+        return [self._ended(output) for output in outputs if output.finished]
 
     def abort(self, request_ids: Sequence[str]) -> None:
         """Forget unfinished requests."""
@@ -137,8 +173,10 @@ class VllmEngine:
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
 
-    def _completion(self, output: Any) -> Completion:
+    def _ended(self, output: Any) -> Completion | Failure:
         generated = output.outputs[0]
+        if generated.finish_reason not in ("stop", "length"):
+            return Failure(output.request_id, f"vLLM ended the request with {generated.finish_reason!r}")
         ids = list(generated.token_ids)
         ended = generated.finish_reason == "stop" and ids and ids[-1] in (self.tokenizer.eos_id, self.tokenizer.bos_id)
         kept = ids[:-1] if ended else ids
@@ -161,3 +199,48 @@ def _chunked_prefill(config: EngineConfig) -> bool | None:
     from vllm.platforms import current_platform
 
     return False if config.temperature > 0 and current_platform.is_cpu() else None
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    import torch
+
+    # On a CPU torch raises a plain RuntimeError that names its allocator.
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def _counters(max_num_seqs: int) -> Any:
+    """A receiver of vLLM's statistics that adds them up; made here because its base class comes with vLLM."""
+    from vllm.v1.metrics.loggers import StatLoggerBase
+
+    class Counters(StatLoggerBase):
+        def __init__(self) -> None:
+            self.usage = Usage()
+            self._running = self._kv = 0.0
+
+        def __call__(self, vllm_config: Any, engine_index: int = 0) -> "Counters":
+            return self  # vLLM asks for a factory
+
+        def record(self, scheduler_stats: Any, iteration_stats: Any, *_: Any, **__: Any) -> None:
+            ended = 0
+            if iteration_stats is not None:
+                ended = len(iteration_stats.finished_requests)
+                prompts = iteration_stats.prompt_token_stats
+                self.usage += Usage(
+                    prompt_tokens=prompts.total,
+                    cached_tokens=prompts.cached_tokens,
+                    generated_tokens=iteration_stats.num_generation_tokens,
+                    preemptions=iteration_stats.num_preempted_reqs,
+                )
+            if scheduler_stats is not None:
+                self._running = (scheduler_stats.num_running_reqs + ended) / max_num_seqs
+                self._kv = scheduler_stats.kv_cache_usage
+
+        def lasted(self, seconds: float) -> None:
+            """The step whose statistics came last took so many seconds."""
+            share, kv = self._running * seconds, self._kv * seconds
+            self.usage += Usage(steps=1, seconds=seconds, running_seconds=share, kv_seconds=kv)
+
+        def log_engine_initialized(self) -> None:
+            pass
+
+    return Counters()
