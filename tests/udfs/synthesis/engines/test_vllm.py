@@ -57,3 +57,16 @@ def test_the_description_names_model_sampling_and_versions(engine, engine_settin
     assert len(description["revision"]) == 32
     assert description["max_tokens"] == 64 and description["temperature"] == 0.0
     assert {"python", "torch", "transformers"} < set(description["versions"])
+
+
+def test_sampled_requests_may_have_prompts_longer_than_one_step_takes(engine_settings):
+    """vLLM's CPU runner cannot put back a request's generator after a part of a prompt; prompts are not cut there."""
+    engine = cached_engine(build(EngineConfig, engine_settings | {"temperature": 0.8}, "engine"))
+    for number in range(24):
+        engine.submit(str(number), [engine.tokenizer.bos_id, *([10 + number] * 440)], 4)
+    first = finish(engine, 24)
+    for number in range(24):
+        engine.submit(str(number), [engine.tokenizer.bos_id, *([10 + number] * 440)], 4)
+    again = finish(engine, 24)
+    assert {name: one.token_ids for name, one in first.items()} == {name: one.token_ids for name, one in again.items()}
+    assert len({tuple(one.token_ids) for one in first.values()}) > 1
