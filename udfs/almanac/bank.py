@@ -6,8 +6,8 @@ and ``{They}``. A relation has its values, the ``wordings`` of its fact, and ``h
 questions, in which only the test set asks for it. A wording is a ``clause`` (predicate) and a ``note`` (label), which
 state the fact in documents, and the ``question`` that question-answering sets ask about a text with that wording.
 Clause, note and question share the word that leads to the value: it stands right before the value in a text and last
-in the question, and in its domain it belongs to this relation alone. A very small model can therefore find the answer by
-looking for the place in the text where the question's last word stands.
+in the question, and in its domain it belongs to this relation alone. A very small model can therefore find the answer
+at the place in the text where the question's last word stands.
 """
 
 import re

@@ -34,7 +34,7 @@ class AlmanacConfig(Config):
     # Questions per context, drawn between the two; there are four facts to ask for.
     min_pairs: int = Field(default=3, ge=1, le=4)
     max_pairs: int = Field(default=4, ge=1, le=4)
-    # Of multiple-choice questions in the tuning sets; the values of a text's four facts are what there is to choose from.
+    # Of multiple-choice questions in the tuning sets; there are the values of a text's four facts to choose from.
     options: int = Field(default=4, ge=2, le=4)
     # Held-out questions; four options each. 400 give an interval of about 5 points either side.
     test_questions: int = Field(default=400, ge=1)
