@@ -1,6 +1,6 @@
 """How fast is synthesis? Chains against rounds with a barrier, and the Spark job against one bare engine.
 
-    python benchmarks/synthesis.py --documents 1000 --rounds-documents 360
+    python -m benchmarks.synthesis --documents 1000 --rounds-documents 360
 
 Prints one line of JSON last. One vLLM build, one model, one sampling; a KV cache (``--kv-tokens``) that does not hold
 the corpus, as none does at scale. Starting engines and sessions is never counted.
