@@ -41,7 +41,8 @@ from udfs.synthesis.engines import EngineConfig  # noqa: E402
 from udfs.synthesis.journal import NoJournal  # noqa: E402
 from udfs.synthesis.pairs import PAIR_END, QUESTION, parse  # noqa: E402
 from udfs.synthesis.prompts import ExampleFormat  # noqa: E402
-from udfs.synthesis.scheduler import ChainSettings, Scheduler  # noqa: E402
+from udfs.synthesis.rounds import ChainSettings  # noqa: E402
+from udfs.synthesis.scheduler import Scheduler  # noqa: E402
 from udfs.tokens import Tokenizer, load_tokenizer, train_tokenizer  # noqa: E402
 
 BLOCK = 16

@@ -14,7 +14,8 @@ from udfs.hashing import identifier
 from udfs.synthesis.checks import CheckSettings
 from udfs.synthesis.engines import EngineConfig, cached_engine, restarted_engine
 from udfs.synthesis.journal import Journal, NoJournal
-from udfs.synthesis.scheduler import ChainSettings, Outcome, Row, Scheduler
+from udfs.synthesis.rounds import ChainSettings, Row
+from udfs.synthesis.scheduler import Outcome, Scheduler
 
 # Columns by which the documents of a chain find together, and the partition of the chain.
 CHAIN_COLUMN, ROUND_COLUMN, PARTITION_COLUMN = "chain_key", "round", "partition"

@@ -17,25 +17,23 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from itertools import count
 from math import ceil
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from udfs.errors import EnvironmentProblem
 from udfs.rejects import reject
-from udfs.synthesis.checks import CheckSettings, read_pairs
-from udfs.synthesis.engines import Completion, Engine, EngineConfig, EngineDied, Failure, RequestRefused, Usage
+from udfs.synthesis.engines import Engine, EngineDied, Failure, RequestRefused, Usage
 from udfs.synthesis.journal import Journal, NoJournal
-from udfs.synthesis.prompts import ExampleFormat, Input
+from udfs.synthesis.prompts import ExampleFormat
+from udfs.synthesis.rounds import ChainSettings, Row, RunningChain
 
 if TYPE_CHECKING:
-    from udfs.synthesis.chains import Chain, Document
-    from udfs.synthesis.pairs import ParsedCompletion
+    from udfs.synthesis.chains import Chain
 
 log = logging.getLogger(__name__)
 
-Row = dict[str, Any]
 Outcome = tuple[str, Row]
 # Builds an engine with so large a batch in place of one that died.
 Restart = Callable[[int], Engine]
@@ -50,62 +48,8 @@ DEATHS_TO_SUSPECT = 2
 FAILURES_PER_PLACE = 3
 # Engines that may die one after the other without a completion; a worker process that goes on failing is of no use.
 MOST_RESTARTS = 10
-# Seconds before a failed request is submitted again: doubled with each failure of it.
+# Seconds before a failed request is submitted again.
 FIRST_DELAY, LONGEST_DELAY = 1.0, 60.0
-
-
-@dataclass(frozen=True)
-class ChainSettings:
-    """Limits, in tokens, and what becomes of completions.
-
-    Attributes:
-        max_model_len: most tokens of a prompt and its completion together.
-        max_tokens: most tokens of a completion.
-        checks: which pairs are kept.
-        first_delay: seconds before a failed request is submitted again.
-    """
-
-    max_model_len: int
-    max_tokens: int
-    checks: CheckSettings = field(default_factory=CheckSettings)
-    first_delay: float = FIRST_DELAY
-
-    @classmethod
-    def of(cls, config: EngineConfig, checks: CheckSettings) -> "ChainSettings":
-        """The settings that fit an engine."""
-        return cls(config.max_model_len, config.max_tokens, checks)
-
-
-@dataclass
-class _Running:
-    """A chain on its way: the examples that its next prompt starts with, and the round that is with the engine."""
-
-    chain: "Chain"
-    next_round: int = 0
-    # Document keys and whole examples (BOS to EOS), oldest first.
-    history: list[tuple[str, list[int]]] = field(default_factory=list)
-    input: Input = field(default_factory=lambda: Input([], False))
-    key: str = ""
-    # Of the round that is with the engine: failures, those by itself, deaths of the engine, and when to try again.
-    failures: int = 0
-    alone: int = 0
-    deaths: int = 0
-    due: float = 0.0
-
-    @property
-    def document(self) -> "Document":
-        """The document of the round that is with the engine."""
-        return self.chain.documents[self.next_round - 1]
-
-    @property
-    def prompt(self) -> list[int]:
-        """Ids of the examples that are carried and of the document's input half."""
-        return [token for ids in (*(ids for _, ids in self.history), self.input.ids) for token in ids]
-
-    @property
-    def n_prompt_tokens(self) -> int:
-        """Length of ``prompt``."""
-        return sum(len(ids) for _, ids in self.history) + len(self.input.ids)
 
 
 class Scheduler:
@@ -116,20 +60,27 @@ class Scheduler:
         settings: limits.
         journal: what earlier attempts finished, and where this one writes.
         restart: builds another engine; None lets ``EngineDied`` pass.
+        first_delay: seconds before a failed request is submitted again; doubled with each failure of it.
     """
 
     def __init__(
-        self, engine: Engine, settings: ChainSettings, journal: Journal | NoJournal, restart: Restart | None = None
+        self,
+        engine: Engine,
+        settings: ChainSettings,
+        journal: Journal | NoJournal,
+        restart: Restart | None = None,
+        first_delay: float = FIRST_DELAY,
     ) -> None:
         self._engine, self._settings, self._journal, self._restart = engine, settings, journal, restart
+        self._first_delay = first_delay
         self._format = ExampleFormat(engine.tokenizer)
         self._description = engine.describe()
         self._request_ids = (str(number) for number in count())
-        self._active: dict[str, _Running] = {}
+        self._active: dict[str, RunningChain] = {}
         # Outside the engine: failed and waiting, waiting for room, and waiting for an engine of their own.
-        self._delayed: list[_Running] = []
-        self._ready: deque[_Running] = deque()
-        self._suspects: deque[_Running] = deque()
+        self._delayed: list[RunningChain] = []
+        self._ready: deque[RunningChain] = deque()
+        self._suspects: deque[RunningChain] = deque()
         # Tokens that the active chains may come to hold in the KV cache.
         self._reserved = 0
         self._failing: set[int] = set()
@@ -146,12 +97,12 @@ class Scheduler:
             while coming is not None or self._active or self._delayed or self._ready or self._suspects:
                 yield from self._resubmit()
                 while coming is not None and self._has_room():
-                    yield from self._advance(_Running(coming))
+                    yield from self._advance(RunningChain(coming, self._format, self._settings))
                     coming = next(chains, None)
                 if self._active:
                     yield from self._step()
                 elif self._delayed:
-                    time.sleep(max(0.0, min(one.due for one in self._delayed) - time.monotonic()))
+                    time.sleep(max(0.0, min(one.attempts.due for one in self._delayed) - time.monotonic()))
         finally:
             self._engine.abort(list(self._active))
             if any(self._counts.values()):
@@ -166,7 +117,7 @@ class Scheduler:
     @property
     def _isolated(self) -> bool:
         """Whether a suspect has the engine to itself."""
-        return len(self._active) == 1 and next(iter(self._active.values())).deaths >= DEATHS_TO_SUSPECT
+        return len(self._active) == 1 and next(iter(self._active.values())).attempts.deaths >= DEATHS_TO_SUSPECT
 
     @property
     def _most_active(self) -> int:
@@ -183,12 +134,12 @@ class Scheduler:
                 yield from self._submit_or_reject(self._suspects.popleft())
             return
         now = time.monotonic()
-        self._ready.extend(one for one in self._delayed if one.due <= now)
-        self._delayed = [one for one in self._delayed if one.due > now]
+        self._ready.extend(one for one in self._delayed if one.attempts.due <= now)
+        self._delayed = [one for one in self._delayed if one.attempts.due > now]
         while self._ready and (not self._active or len(self._active) < self._most_active):
             yield from self._submit_or_reject(self._ready.popleft())
 
-    def _submit_or_reject(self, running: _Running) -> Iterator[Outcome]:
+    def _submit_or_reject(self, running: RunningChain) -> Iterator[Outcome]:
         refusal = self._submit(running)
         if refusal is not None:
             yield self._rejected(running, "engine_error", refusal)
@@ -203,7 +154,7 @@ class Scheduler:
         completed, failed = [], []
         for one in ended:
             running = self._active.pop(one.request_id)
-            self._reserved -= self._need(running)
+            self._reserved -= running.n_tokens
             if isinstance(one, Failure):
                 failed.append((running, one.error))
             else:
@@ -215,7 +166,7 @@ class Scheduler:
             self._journal.write(((running.key, one) for running, one in completed), self._sums())
         outcomes: list[Outcome] = []
         for running, completion in completed:
-            row = self._finish(running, completion)
+            row = running.finish(completion, self._description)
             self._counts["pairs"] += len(row["pairs"])
             outcomes.append(("syntheses", row))
             outcomes.extend(self._advance(running))
@@ -224,17 +175,16 @@ class Scheduler:
         # First the next rounds, then the rows: whoever takes the rows may take its time.
         yield from outcomes
 
-    def _advance(self, running: _Running) -> Iterator[Outcome]:
+    def _advance(self, running: RunningChain) -> Iterator[Outcome]:
         """Submit the next document of the chain that can be; those before it are finished already or become rejects."""
-        while running.next_round < len(running.chain.documents):
-            running.next_round += 1
-            running.failures = running.alone = running.deaths = 0
-            refusal = self._prepare(running)
+        while running.begin():
+            refusal = running.prepare()
             if refusal is None:
+                running.key = self._journal.key(running.document.key, running.prompt)
                 known = self._journal.take(running.key, "")
                 if known is not None:
                     self._counts["recovered"] += 1
-                    yield "syntheses", self._finish(running, known)
+                    yield "syntheses", running.finish(known, self._description)
                     continue
                 error = self._submit(running)
                 if error is None:
@@ -242,22 +192,7 @@ class Scheduler:
                 refusal = "engine_error", error
             yield self._rejected(running, *refusal)
 
-    def _prepare(self, running: _Running) -> tuple[str, str] | None:
-        """Make the prompt of the round; the reason and the detail why there is none, otherwise."""
-        text = running.document.text
-        if not text.strip():
-            return "empty_text", "nothing but white space"
-        budget = self._settings.max_model_len - self._settings.max_tokens
-        fitting = self._format.fit_input(text, budget)
-        if fitting is None:
-            return "does_not_fit", f"no part of the text fits a prompt of {budget} tokens"
-        running.input = fitting
-        while running.history and running.n_prompt_tokens > budget:
-            running.history.pop(0)
-        running.key = self._journal.key(running.document.key, running.prompt)
-        return None
-
-    def _submit(self, running: _Running) -> str | None:
+    def _submit(self, running: RunningChain) -> str | None:
         """Submit the round; what the engine says if it refuses."""
         request_id = next(self._request_ids)
         try:
@@ -265,30 +200,29 @@ class Scheduler:
         except RequestRefused as error:
             return str(error)
         self._active[request_id] = running
-        self._reserved += self._need(running)
+        self._reserved += running.n_tokens
         return None
 
-    def _need(self, running: _Running) -> int:
-        return running.n_prompt_tokens + self._settings.max_tokens
-
-    def _failed(self, running: _Running, error: str) -> Iterator[Outcome]:
+    def _failed(self, running: RunningChain, error: str) -> Iterator[Outcome]:
         """Let a failed request wait for its next attempt, or give its record up."""
         self._failures += 1
         self._failing.add(id(running))
-        running.failures += 1
+        running.attempts.failures += 1
         # While several records fail and none succeeds, the fault is the engine's.
-        running.alone += len(self._failing) == 1
-        if running.alone >= ALONE_FAILURES:
+        running.attempts.alone += len(self._failing) == 1
+        if running.attempts.alone >= ALONE_FAILURES:
             yield from self._give_up(running, error)
             return
         self._counts["retries"] += 1
-        running.due = time.monotonic() + min(self._settings.first_delay * 2 ** (running.failures - 1), LONGEST_DELAY)
+        running.attempts.due = time.monotonic() + min(
+            self._first_delay * 2 ** (running.attempts.failures - 1), LONGEST_DELAY
+        )
         self._delayed.append(running)
         if self._failures > FAILURES_PER_PLACE * self._most_active:
             death = EngineDied(f"{self._failures} requests in a row failed, the last: {error}")
             yield from self._engine_died(death, by_a_request=False)
 
-    def _give_up(self, running: _Running, error: str) -> Iterator[Outcome]:
+    def _give_up(self, running: RunningChain, error: str) -> Iterator[Outcome]:
         self._failing.discard(id(running))
         yield self._rejected(running, "engine_error", f"failed {ALONE_FAILURES} times alone: {error}")
         yield from self._advance(running)
@@ -319,54 +253,18 @@ class Scheduler:
         self._failures = 0
         for running in lost:
             if by_a_request and not smaller:
-                running.deaths += 1
-                running.alone += len(lost) == 1
-            if running.alone >= ALONE_FAILURES:
+                running.attempts.deaths += 1
+                running.attempts.alone += len(lost) == 1
+            if running.attempts.alone >= ALONE_FAILURES:
                 yield from self._give_up(running, str(error))
-            elif running.deaths >= DEATHS_TO_SUSPECT:
+            elif running.attempts.deaths >= DEATHS_TO_SUSPECT:
                 self._suspects.append(running)
             else:
                 self._ready.append(running)
 
-    def _finish(self, running: _Running, completion: Completion) -> Row:
-        parsed = read_pairs(completion.text, running.document.text, self._settings.checks)
-        row = self._row(running, completion, parsed)
-        self._remember(running, completion, parsed)
-        return row
-
-    def _rejected(self, running: _Running, reason: str, detail: str) -> Outcome:
+    def _rejected(self, running: RunningChain, reason: str, detail: str) -> Outcome:
         self._counts["rejects"] += 1
         return "rejects", reject(STAGE, running.document.key, reason, detail, payload=running.document.text)
 
     def _sums(self) -> dict[str, float]:
         return {**self._counts, **asdict(self._usage + (self._engine.usage() - self._base))}
-
-    def _remember(self, running: _Running, completion: Completion, parsed: "ParsedCompletion") -> None:
-        """A document without pairs shows nothing to the rounds after it, so it is left out of their prompts."""
-        if parsed.pairs:
-            output = self._format.carry(completion.text, completion.token_ids, parsed)
-            running.history.append((running.document.key, [*running.input.ids, *output]))
-
-    def _row(self, running: _Running, completion: Completion, parsed: "ParsedCompletion") -> Row:
-        document = running.document
-        truncated = "truncated_context" if running.input.truncated else "ok"
-        return {
-            "chain_id": running.chain.chain_id,
-            "round": running.next_round - 1,
-            "chain_length": len(running.chain.documents),
-            "doc_id": document.doc_id,
-            "chunk": document.chunk,
-            "source": document.source,
-            "domain": document.domain,
-            "carried": [key for key, _ in running.history],
-            "status": truncated if parsed.pairs else "no_pairs",
-            "finish_reason": completion.finish_reason,
-            "n_prompt_tokens": running.n_prompt_tokens,
-            "n_cached_tokens": completion.n_cached_tokens,
-            "n_completion_tokens": completion.n_tokens,
-            "pairs": parsed.pairs,
-            "rejected_pairs": parsed.rejected,
-            "engine": self._description,
-            "context": document.text,
-            "completion": completion.text,
-        }

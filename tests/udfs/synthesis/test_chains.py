@@ -16,7 +16,8 @@ from udfs.synthesis.journal import NoJournal
 from udfs.synthesis.pairs import build as build_pairs
 from udfs.synthesis.pairs import make_pair
 from udfs.synthesis.prompts import ExampleFormat
-from udfs.synthesis.scheduler import ChainSettings, Scheduler
+from udfs.synthesis.rounds import ChainSettings
+from udfs.synthesis.scheduler import Scheduler
 
 FORM = ExampleFormat(TOKENIZER)
 

@@ -20,10 +20,11 @@ from udfs.synthesis.engines import EngineConfig, EngineDied, Failure, cached_eng
 from udfs.synthesis.journal import Journal, NoJournal, counts
 from udfs.synthesis.pairs import build as build_pairs
 from udfs.synthesis.pairs import make_pair
-from udfs.synthesis.scheduler import ChainSettings, Scheduler
+from udfs.synthesis.rounds import ChainSettings
+from udfs.synthesis.scheduler import Scheduler
 
 PAIR = build_pairs([make_pair("Who?", "Ann")])
-LIMITS = ChainSettings(2000, 64, first_delay=0.001)
+LIMITS = ChainSettings(2000, 64)
 
 
 def chains(n: int, rounds: int, odd: dict[int, str] | None = None) -> list[Chain]:
@@ -60,7 +61,7 @@ class Unreliable(ScriptedEngine):
 
 
 def run(engine: ScriptedEngine, work: list[Chain], restart=None, journal=None) -> list:
-    return list(Scheduler(engine, LIMITS, journal or NoJournal(), restart).run(iter(work)))
+    return list(Scheduler(engine, LIMITS, journal or NoJournal(), restart, first_delay=0.001).run(iter(work)))
 
 
 def test_a_request_that_fails_now_and_then_is_repeated():
@@ -96,8 +97,7 @@ def test_no_record_is_given_up_while_all_fail():
 
 def test_waiting_for_the_next_attempt_holds_no_place():
     engine = Unreliable(lambda prompt, attempt: "slow" in prompt and attempt == 1, max_num_seqs=1)
-    patient = ChainSettings(2000, 64, first_delay=0.5)
-    outcomes = list(Scheduler(engine, patient, NoJournal()).run(iter(chains(12, 1, odd={0: "slow"}))))
+    outcomes = list(Scheduler(engine, LIMITS, NoJournal(), first_delay=0.5).run(iter(chains(12, 1, odd={0: "slow"}))))
     order = [row["doc_id"] for _, row in outcomes]
     assert order[-1] == "d0" and len(order) == 12
 
