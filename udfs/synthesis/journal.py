@@ -6,11 +6,13 @@ than the requests that were with the engine. The next attempt finds a completion
 prompt): another model, other sampling or another chain never takes it for its own. The runner removes the folder when
 the micro-batch is in the tables.
 
-A line is a CRC-32 in 8 hexadecimal digits, a space and a JSON array: ``["completion", key, ...]`` or
-``["counts", {name: sum since the file was begun}]``. A line cut short or damaged is passed over: what it held is
-generated again. The folder must be on storage that all executors reach. A mount of an object store (a Databricks
-volume) keeps a file only once it is closed; therefore a file is closed after ``SEGMENT_SECONDS`` and another one begun,
-and a lost machine (not a killed process, whose files the system closes) costs no more than that time.
+A line is a CRC-32 in 8 hexadecimal digits, a space and a JSON array: ``["begun", key, whether by itself]`` when a
+prompt goes to the engine, ``["completion", key, ...]``, ``["counts", {name: sum since the file was begun}]`` and, where
+an attempt came to its own end, ``["ended"]``. Where it did not, what was with the engine may be what killed it. A line
+cut short or damaged is passed over: what it held is generated again. The folder must be on storage that all executors
+reach. A mount of an object store (a Databricks volume) keeps a file only once it is closed; therefore a file is closed
+after ``SEGMENT_SECONDS`` and another one begun, and a lost machine costs no more than that time (a killed process costs
+nothing: the system closes its files).
 """
 
 import json
@@ -51,7 +53,11 @@ class Journal:
         self._folder = Path(folder)
         self._own, self._others = f"{partitions}-{partition}-", f"{partitions}-"
         self._engine = json.dumps(engine, sort_keys=True, default=str)
-        self._finished = dict(self._read())
+        self._attempt, self._segment = uuid.uuid4().hex, 0
+        self._finished: dict[str, list[Any]] = {}
+        # Of a key: attempts that were killed while the engine had it, and those of them when it had nothing else.
+        self._deaths: dict[str, tuple[int, int]] = {}
+        self._read()
         self._file: IO[bytes] | None = None
         self._opened = 0.0
         # Sums when the file was begun, and as last written.
@@ -70,35 +76,64 @@ class Journal:
         fields = dict(zip(_FIELDS, values, strict=True))
         return Completion(request_id, **{**fields, "token_ids": tuple(fields["token_ids"])})
 
+    def deaths(self, key: str) -> tuple[int, int]:
+        """Attempts that were killed while the engine had this, and those of them when it had nothing else."""
+        return self._deaths.get(key, (0, 0))
+
+    def begin(self, key: str, alone: bool) -> None:
+        """Note that the engine is given this, and whether it has nothing else until this has ended."""
+        self._append([["begun", key, alone]])
+
     def write(self, finished: Iterable[tuple[str, Completion]], counts: Mapping[str, float]) -> None:
         """Append completions with their keys, and the task's sums so far; on return they outlive the process."""
-        now = time.monotonic()
-        if self._file is not None and now - self._opened > SEGMENT_SECONDS:
-            self.close()
-        if self._file is None:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            # Unbuffered: a write is with the system when it returns.
-            self._file = open(self._folder / f"{self._own}{uuid.uuid4().hex}.jsonl", "wb", buffering=0)  # noqa: SIM115
-            self._opened = now
-        lines = [["completion", key, *(getattr(one, name) for name in _FIELDS)] for key, one in finished]
+        if self._file is not None and time.monotonic() - self._opened > SEGMENT_SECONDS:
+            self._close()
         since = {name: value - self._before.get(name, 0.0) for name, value in counts.items()}
-        self._file.write(b"".join(map(_line, [*lines, ["counts", since]])))
+        completions = (["completion", key, *(getattr(one, name) for name in _FIELDS)] for key, one in finished)
+        self._append([*completions, ["counts", since]])
         self._last = dict(counts)
 
     def close(self) -> None:
-        """Close the file; what was written stays."""
-        if self._file is not None:
-            os.fsync(self._file.fileno())
-            self._file.close()
-            self._file = None
-            self._before = self._last
+        """The attempt has come to its own end; what was written stays."""
+        if self._file is not None or self._segment:
+            self._append([["ended"]])
+            self._close()
 
-    def _read(self) -> Iterator[tuple[str, list[Any]]]:
+    def _append(self, lines: Iterable[list[Any]]) -> None:
+        if self._file is None:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            name = f"{self._own}{self._attempt}-{self._segment:06}.jsonl"
+            self._file = open(self._folder / name, "wb")  # noqa: SIM115
+            self._segment += 1
+            self._opened = time.monotonic()
+        self._file.write(b"".join(map(_line, lines)))
+        self._file.flush()
+
+    def _close(self) -> None:
+        assert self._file is not None
+        os.fsync(self._file.fileno())
+        self._file.close()
+        self._file = None
+        self._before = self._last
+
+    def _read(self) -> None:
+        begun: dict[str, dict[str, bool]] = defaultdict(dict)
         for path in sorted(self._folder.glob("*.jsonl")):
-            if path.name.startswith(self._own) or not path.name.startswith(self._others):
-                for kind, *values in _lines(path):
-                    if kind == "completion" and len(values) == 1 + len(_FIELDS):
-                        yield values[0], values[1:]
+            if not path.name.startswith(self._own) and path.name.startswith(self._others):
+                continue
+            attempt = begun[path.stem.rpartition("-")[0]]
+            for kind, *values in _lines(path):
+                if kind == "begun":
+                    attempt[values[0]] = values[1]
+                elif kind == "completion" and len(values) == 1 + len(_FIELDS):
+                    attempt.pop(values[0], None)
+                    self._finished[values[0]] = values[1:]
+                elif kind == "ended":
+                    attempt.clear()
+        for attempt in begun.values():
+            for key, alone in attempt.items():
+                deaths, by_itself = self.deaths(key)
+                self._deaths[key] = deaths + 1, by_itself + alone
 
 
 class NoJournal:
@@ -110,6 +145,13 @@ class NoJournal:
 
     def take(self, key: str, request_id: str) -> None:
         """Nothing is known."""
+
+    def deaths(self, key: str) -> tuple[int, int]:
+        """None are known."""
+        return 0, 0
+
+    def begin(self, key: str, alone: bool) -> None:
+        """Nothing is kept."""
 
     def write(self, finished: Iterable[tuple[str, Completion]], counts: Mapping[str, float]) -> None:
         """Nothing is kept."""

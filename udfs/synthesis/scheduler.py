@@ -10,7 +10,7 @@ What fails:
 - an engine (``EngineDied``) is built anew, with half the batch if it ran out of memory, and the chains it held go on;
 - a record that fails ``ALONE_FAILURES`` times by itself, while others succeed, becomes a reject. A record that was with
   an engine that died ``DEATHS_TO_SUSPECT`` times has an engine to itself from then on, so that one that kills engines
-  is found and the others are not taken for it.
+  is found and the others are not taken for it. The journal remembers this of engines that died with their process.
 """
 
 import logging
@@ -186,15 +186,23 @@ class Scheduler:
                     self._counts["recovered"] += 1
                     yield "syntheses", running.finish(known, self._description)
                     continue
-                error = self._submit(running)
-                if error is None:
-                    return
-                refusal = "engine_error", error
+                running.attempts.deaths, running.attempts.alone = self._journal.deaths(running.key)
+                if running.attempts.alone < ALONE_FAILURES:
+                    if running.attempts.deaths >= DEATHS_TO_SUSPECT:
+                        self._suspects.append(running)
+                        return
+                    error = self._submit(running)
+                    if error is None:
+                        return
+                    refusal = "engine_error", error
+                else:
+                    refusal = "engine_error", f"the worker died {ALONE_FAILURES} times while it had nothing but this"
             yield self._rejected(running, *refusal)
 
     def _submit(self, running: RunningChain) -> str | None:
         """Submit the round; what the engine says if it refuses."""
         request_id = next(self._request_ids)
+        self._journal.begin(running.key, running.attempts.deaths >= DEATHS_TO_SUSPECT)
         try:
             self._engine.submit(request_id, running.prompt, self._settings.max_tokens)
         except RequestRefused as error:

@@ -72,11 +72,24 @@ def test_a_task_reads_its_partition_and_what_was_written_under_another_number_of
     assert [found.take(key, "") is not None for key in ("0 of 2", "1 of 2", "0 of 12")] == [True, False, True]
 
 
+def test_what_was_with_the_engine_of_a_killed_attempt_is_remembered(tmp_path: Path):
+    for number in range(3):
+        journal = Journal(tmp_path, 0, 1, ENGINE)
+        assert journal.deaths("a") == (number, 0) and journal.deaths("b") == (number, number)
+        journal.begin("a", False)
+        journal.begin("done", False)
+        journal.write([("done", completion("x"))], {})
+        journal.begin("b", True)
+    journal.close()  # the last attempt ended by itself: it was not killed
+    again = Journal(tmp_path, 0, 1, ENGINE)
+    assert again.deaths("a") == (2, 0) and again.deaths("b") == (2, 2) and again.deaths("done") == (0, 0)
+
+
 def test_counts_are_summed_over_files_and_segments(tmp_path: Path):
     first, second = Journal(tmp_path, 0, 2, ENGINE), Journal(tmp_path, 1, 2, ENGINE)
     first.write([], {"documents": 1, "seconds": 0.5})
     first.write([("k", completion("x"))], {"documents": 4, "seconds": 2.5})
-    first.close()  # as at the end of a segment
+    first._close()  # as at the end of a segment
     first.write([], {"documents": 5, "seconds": 3.0})
     second.write([], {"documents": 10, "seconds": 1.0})
     assert len(files(tmp_path)) == 3

@@ -200,6 +200,31 @@ def test_nothing_finished_is_generated_again(tmp_path_factory, kills, rounds, sa
     assert counts(folder)["documents"] == 24
 
 
+def test_a_record_that_kills_the_process_is_found_in_the_journal(tmp_path: Path):
+    """The process ends without a word whenever the engine is given the poison, as in a crash of native code."""
+    work = chains(30, 3, odd={4: "poison"})
+    spent, attempts = 0, []
+    while True:
+        engine = Unreliable(dies=lambda texts: SystemError("crash") if any("poison" in one for one in texts) else None)
+        scheduler = Scheduler(engine, LIMITS, Journal(tmp_path, 0, 1, engine.describe()))
+        scheduler._journal.close = lambda: None
+        outcomes = scheduler.run(iter(work))
+        attempts.append(outcomes)  # kept, so that nothing is tidied up
+        try:
+            rows = list(outcomes)
+        except SystemError:
+            spent += engine.generated
+            assert len(attempts) < 10
+            continue
+        spent += engine.generated
+        break
+    assert len(attempts) == 6, "twice among others, three times alone, and once without it"
+    rejects = [row for table, row in rows if table == "rejects"]
+    assert [row["record_id"] for row in rejects] == ["d4:0"] and "the worker died 3 times" in rejects[0]["detail"]
+    assert ids(rows) == Counter(f"d{k}" for k in range(30))
+    assert spent == sum(row["n_completion_tokens"] for table, row in rows if table == "syntheses")
+
+
 def test_the_real_engine_is_replaced_after_it_died_and_remembers_its_size(engine_settings, tmp_path: Path):
     """The failure is put into vLLM's worker; what happens then is vLLM's and ours."""
     import torch
