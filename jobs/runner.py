@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jobs.lakehouse.lakehouse import Lakehouse
-from jobs.lakehouse.progress import Progress
+from jobs.lakehouse.progress import Progress, is_metered
 from jobs.lakehouse.stage import Job, run_stage
 from jobs.pipeline import Pipeline, Step, load_verb
 
@@ -62,7 +62,8 @@ class Runner:
                 job.run_id, job.log = run.run_id, run.log
                 read = {table: self.lakehouse.version(table) for table in verb.inputs(step.config)}
                 counts = work()
-                run.log({**counts, "seconds": time.monotonic() - started})
+                found = {name: value for name, value in counts.items() if not is_metered(name)}
+                run.log({**found, "seconds": time.monotonic() - started})
                 run.tables("read", read)
                 run.tables("written", {table: self.lakehouse.version(table) for table in verb.outputs()})
         self.progress.done(step.name, counts, time.monotonic() - started)

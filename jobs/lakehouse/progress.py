@@ -8,8 +8,10 @@ from rich.console import Console
 
 log = logging.getLogger("ipt")
 
-# First parts of the names of a meter's metrics.
-METERED = ("progress", "engine", "estimate")
+
+def is_metered(name: str) -> bool:
+    """Whether a count is a meter's, and was shown and logged while the step ran."""
+    return name.partition("/")[0] in ("progress", "engine", "estimate")
 
 
 class Progress:
@@ -33,7 +35,6 @@ class Progress:
 
     def done(self, step: str, counts: dict[str, float], seconds: float) -> None:
         """A step has ended."""
-        # What a meter measured has been shown on the way.
-        shown = {name: value for name, value in counts.items() if name.partition("/")[0] not in METERED}
-        numbers = ", ".join(f"{name} {value:,.10g}" for name, value in shown.items()) or "nothing new"
+        shown = (f"{name} {value:,.10g}" for name, value in counts.items() if not is_metered(name))
+        numbers = ", ".join(shown) or "nothing new"
         self.step(step, f"done in {seconds:.1f} s: {numbers}")
