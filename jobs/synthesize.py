@@ -7,9 +7,9 @@ the documents of the micro-batch and on the seed, not on their order or on how t
 
 import sys
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import Field
+from pydantic import Discriminator, Field, Tag
 
 from jobs.lakehouse.rows import map_rows
 from jobs.lakehouse.stage import Job, Stage, Verb
@@ -17,19 +17,29 @@ from jobs.synthesis.estimate import EstimateOptions, show
 from jobs.synthesis.estimate import estimate as estimated
 from jobs.synthesis.meter import SynthesisMeter
 from udfs.config import Config, build
+from udfs.errors import ConfigError
 from udfs.synthesis.chains import CHAIN_COLUMN, PARTITION_COLUMN, ROUND_COLUMN, JournalPlace, synthesize_partition
 from udfs.synthesis.checks import CheckSettings
 from udfs.synthesis.engines import EngineConfig
+from udfs.synthesis.engines.rules import RulesConfig, mine_partition
 from udfs.tokens import load_tokenizer
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
 
+def _engine_name(engine: Any) -> str:
+    """`name` of an engine's settings, before and after they are checked; vllm where none is given."""
+    return str(engine.get("name", "vllm") if isinstance(engine, dict) else getattr(engine, "name", "vllm"))
+
+
 class SynthesizeConfig(Config):
     """Chains and the engine that works on them."""
 
-    engine: EngineConfig
+    # `name` tells which engine: vllm (in the Spark workers) or rules (mined from the text, no model).
+    engine: Annotated[
+        Annotated[EngineConfig, Tag("vllm")] | Annotated[RulesConfig, Tag("rules")], Discriminator(_engine_name)
+    ]
     # Documents of a chain, M: 2 for models trained from scratch and 3 for domain adaptation, as published.
     rounds: int = Field(2, ge=1)
     # Tasks the chains are shared out to, each with an engine of its own: one per GPU. On one small machine two engines
@@ -87,6 +97,8 @@ def synthesize(batch: "DataFrame", config: SynthesizeConfig, job: Job) -> "DataF
 
 def _synthesized(documents: "DataFrame", config: SynthesizeConfig, job: Job, place: JournalPlace | None) -> "DataFrame":
     chained = _chained(documents, config)
+    if isinstance(config.engine, RulesConfig):
+        return map_rows(chained, partial(mine_partition, config=config.engine, checks=config.checks), *STAGE.writes)
     function = partial(synthesize_partition, config=_engine(config, job), checks=config.checks, place=place)
     return map_rows(chained, function, *STAGE.writes)
 
@@ -100,6 +112,8 @@ def _chained(documents: "DataFrame", config: SynthesizeConfig) -> "DataFrame":
 
 
 def _engine(config: SynthesizeConfig, job: Job) -> EngineConfig:
+    if isinstance(config.engine, RulesConfig):
+        raise ConfigError("--estimate asks what an engine with a model will cost; rules need none. Set engine.name.")
     return config.engine.model_copy(update={"model": str(job.lakehouse.path(config.engine.model))})
 
 
@@ -149,7 +163,8 @@ def estimate(
 
 
 def _check(config: SynthesizeConfig, job: Job) -> None:
-    load_tokenizer(job.lakehouse.path(config.engine.model))
+    if not isinstance(config.engine, RulesConfig):
+        load_tokenizer(job.lakehouse.path(config.engine.model))
 
 
 STAGE = Stage(source="documents", writes=("syntheses", "rejects"), transform=synthesize, meter=SynthesisMeter)

@@ -174,7 +174,9 @@ def _fields_at(model: type[BaseModel], path: tuple[int | str, ...]) -> set[str]:
         if field is None:  # an index of a list or a key of a mapping: the model stays the same
             continue
         nested = list(_models_in(field.annotation))
-        fields = dict(nested[0].model_fields) if nested else {}
+        # One of several models is told by its tag, which is part of the path and the value of its field `name`.
+        tagged = [model for model in nested if getattr(model.model_fields.get("name"), "default", None) in path]
+        fields = dict((tagged or nested)[0].model_fields) if nested else {}
     return set(fields)
 
 

@@ -42,6 +42,15 @@ def test_bad_settings(bad):
         build(SynthesizeConfig, {"engine": {"model": "m"}, **bad}, "synthesize")
 
 
+def test_an_engine_is_told_by_its_name():
+    with pytest.raises(ConfigError, match=r"synthesize\.engine\.rules\.model: unknown key.*language"):
+        build(SynthesizeConfig, {"engine": {"name": "rules", "model": "m"}}, "synthesize")
+    with pytest.raises(ConfigError, match=r"max_num_seqs"):
+        build(SynthesizeConfig, {"engine": {"model": "m", "max_num_seq": 2}}, "synthesize")
+    with pytest.raises(ConfigError, match=r"vllm.*rules"):
+        build(SynthesizeConfig, {"engine": {"name": "none"}}, "synthesize")
+
+
 @pytest.mark.parametrize(("rounds", "partitions"), [(2, 1), (3, 3), (1, 2)])
 def test_chains_are_whole_ordered_and_the_same_in_any_order(spark, rounds, partitions):
     documents = [document(n) for n in range(50)]
@@ -213,6 +222,22 @@ def test_nothing_to_convert_starts_no_engine(spark, lakehouse, run_verb):
 def test_a_missing_model_is_told_before_anything_runs(run_verb):
     with pytest.raises(ConfigError, match="no tokenizer at"):
         run_verb("synthesize", {"engine": {"model": "there is none"}})
+
+
+def test_the_engine_without_a_model(spark, lakehouse, run_verb):
+    text = (
+        "The lamp of tower number {} burned for the whole of the night. Therefore, the ships came safely to the port "
+        "of the island of Norwick. The fog was thick because of the warm wind from the sea."
+    )
+    fill(lakehouse, spark, [document(n, text=text.format(n)) for n in range(12)])
+    counts = run_verb("synthesize", {"engine": {"name": "rules"}, "rounds": 3})
+    rows = [row.asDict(recursive=True) for row in lakehouse.read("syntheses").collect()]
+    assert counts["syntheses"] == len(rows) == 12
+    assert {row["engine"]["name"] for row in rows} == {"rules"}
+    # One about the cause of the fog, one or two about what follows from the lamp.
+    assert {len(row["pairs"]) for row in rows} <= {2, 3} and {row["chain_length"] for row in rows} <= {1, 2, 3}
+    run_verb("augment", {})
+    assert lakehouse.read("augmented_texts").filter("n_pairs > 0").count() > 0
 
 
 SURVIVES = {

@@ -96,3 +96,15 @@ def _boundary(text: str, start: int, fits: int) -> int:
         if found:
             return found[-1]
     return fits
+
+
+def sentence_spans(text: str) -> Iterator[tuple[int, int]]:
+    """Start and end of the sentences and lines of ``text``, white space around them left out, in order."""
+    start = 0
+    for end in (*(match.end() for match in _SENTENCE.finditer(text)), len(text)):
+        if end < len(text) and _ABBREVIATION.search(text, max(start, end - 12), end):
+            continue
+        piece = text[start:end]
+        if piece.strip():
+            yield start + len(piece) - len(piece.lstrip()), start + len(piece.rstrip())
+            start = end
