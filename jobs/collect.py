@@ -2,7 +2,9 @@
 
 Question-answering sets hold records ``{"context", "QA_list": [{"Q", "A"}, ...]}``, in the Hub's layout
 (``<dataset>/shard/*.jsonl``) or any file format ``ingest`` reads, or are published sets that are recast on the way.
-General instructions hold ``{"question", "response"}``; a system prompt beside them is dropped.
+Of the published tuning collection all 35 folders must be there, or those that are asked for. General instructions hold
+``{"question", "response"}``, as OpenOrca does, or ``conversations``, as LIMA and WizardLM's evolved instructions do; a
+system prompt beside them is dropped.
 """
 
 import sys
@@ -15,6 +17,8 @@ from jobs.lakehouse.files import located, stream_files
 from jobs.lakehouse.rows import map_rows, without_duplicates
 from jobs.lakehouse.stage import Job, Stage, Verb
 from udfs.config import Config
+from udfs.text.collection import check_folders
+from udfs.text.files import folders
 from udfs.text.sources import TuningSource
 from udfs.text.tuning import STAGE, tuning_rows
 
@@ -50,7 +54,9 @@ def _transform(files: "DataFrame", config: CollectConfig, job: Job) -> "DataFram
 
 
 def _check(config: CollectConfig, job: Job) -> None:
-    located(config.sources, job)
+    for source in located(config.sources, job):
+        if source.collection:
+            check_folders(source.datasets, folders(source.path), source.path)
 
 
 VERB = Verb(

@@ -112,6 +112,8 @@ def describe(pipeline: Pipeline, steps: Sequence[Step]) -> str:
             path = getattr(source, "path", None)
             if isinstance(path, str):
                 lines.append(f"  reads   {lakehouse.path(path)}{_files(lakehouse.path(path))}")
+        if verb.expect is not None:
+            lines += [f"  {line}" for line in verb.expect(step.config, lakehouse)]
     return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True) + "\n" + "\n".join(lines)
 
 

@@ -5,20 +5,26 @@ exported model in ``model``. A training whose result is there already is not rep
 goes on from its newest complete checkpoint. The MLflow run is the trainer's own.
 """
 
+import contextlib
 import json
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 from pydantic import Field
 
 from jobs.lakehouse.stage import Job, Verb
-from udfs.config import Config
-from udfs.errors import ConfigError, EnvironmentProblem
+from udfs.config import Config, merge, read
+from udfs.errors import ConfigError, DataError, EnvironmentProblem
+from udfs.shards.manifest import read_manifest
+from udfs.shards.mixture import Part, shares
+
+if TYPE_CHECKING:
+    from jobs.lakehouse.lakehouse import Lakehouse
 
 _CONFIGURATION_ERROR = 2
 _SHAPE = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads")
@@ -29,8 +35,8 @@ class TrainConfig(Config):
 
     # Short name of conf/training, or a path.
     training: str
-    # Shard set -> share of the trained tokens.
-    sources: dict[str, float] = Field(min_length=1)
+    # Shard set -> share of the trained tokens, or what the share is measured by (`repeats`, `ratio`).
+    sources: dict[str, float | Part] = Field(min_length=1)
     # Model folder to continue from, below the root unless absolute; without it the training file's own model.
     init_from: Path | None = None
     # Exported with the model; the one the shards were made with.
@@ -104,7 +110,7 @@ def _placement(config: TrainConfig, job: Job, output: Path) -> dict[str, Any]:
         "data": {
             "sources": {
                 name: {"path": str(lakehouse.path("shards", name)), "weight": weight}
-                for name, weight in config.sources.items()
+                for name, weight in _shares(config, lakehouse).items()
             }
         },
         "tokenizer": str(lakehouse.path(config.tokenizer)),
@@ -115,6 +121,52 @@ def _placement(config: TrainConfig, job: Job, output: Path) -> dict[str, Any]:
             "run_name": job.step,
         },
     }
+
+
+def _shares(config: TrainConfig, lakehouse: "Lakehouse") -> dict[str, float]:
+    """Share of the trained tokens that each set has.
+
+    Raises:
+        DataError: parts are measured by a set that is not there yet.
+    """
+    measured = any(isinstance(part, Part) for part in config.sources.values())
+    tokens = {name: read_manifest(lakehouse.path("shards", name)).tokens for name in config.sources} if measured else {}
+    return shares(config.sources, tokens)
+
+
+def _expect(config: TrainConfig, lakehouse: "Lakehouse") -> list[str]:
+    """Expected tokens and share of every set, as far as the sets are there."""
+    try:
+        expected = _shares(config, lakehouse)
+    except DataError as error:
+        return [f"mixes   not known yet: {error}"]
+    sets = {}
+    for name in expected:
+        with contextlib.suppress(DataError):
+            sets[name] = read_manifest(lakehouse.path("shards", name))
+    total = _tokens(config, sum(entry.tokens for entry in sets.values()))
+    lines = []
+    for name, share in expected.items():
+        line = f"mixes   {name}: {share:.2%}, {share * total:,.0f} tokens"
+        if name in sets:
+            entry = sets[name]
+            passes = share * total / entry.tokens
+            licences = sorted({licence for content in entry.contents for licence in content.licenses})
+            line += f", {passes:.2f} passes over {entry.tokens:,} ({', '.join(licences)})"
+        lines.append(line)
+    return [*lines, f"mixes   total: {total:,.0f} tokens"]
+
+
+def _tokens(config: TrainConfig, passed: int) -> float:
+    """Tokens of the whole training; rows count as full where its length is given in steps."""
+    tree = merge(read(config.training, "training"), config.set)
+    duration = tree["duration"]
+    if duration.get("tokens") is not None:
+        return float(duration["tokens"])
+    if duration.get("epochs") is not None:
+        return float(duration["epochs"]) * passed
+    length = tree.get("data", {}).get("sequence_length") or tree["model"].get("max_position_embeddings", 0)
+    return float(duration["steps"] * tree["batch"]["sequences"] * length)
 
 
 def _assignments(tree: dict[str, Any], prefix: str = "") -> list[str]:
@@ -144,7 +196,7 @@ def _last_metrics(history: Path) -> dict[str, float]:
     return {key: float(last[key]) for key in ("step", "tokens", "loss", "tokens_per_second") if key in last}
 
 
-VERB = Verb(name="train", config=TrainConfig, run=train, tracked=False)
+VERB = Verb(name="train", config=TrainConfig, run=train, tracked=False, expect=_expect)
 
 if __name__ == "__main__":
     from jobs.cli import main

@@ -93,8 +93,8 @@ def test_every_verb_is_declared_under_its_name():
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in Path("conf/pipelines").glob("*.yaml")))
 def test_every_pipeline_file_is_valid(name, monkeypatch, tmp_path):
-    monkeypatch.setenv("IPT_REAL_DATA", str(tmp_path))
-    monkeypatch.setenv("IPT_VOLUME", str(tmp_path))
+    for variable in ("IPT_REAL_DATA", "IPT_VOLUME", "IPT_LAKEHOUSE", "IPT_CORPORA", "IPT_MODELS"):
+        monkeypatch.setenv(variable, str(tmp_path))
     monkeypatch.setenv("IPT_NAMESPACE", "main.ipt")
     monkeypatch.setenv("IPT_EXPERIMENT", "/Shared/ipt")
     assert load_pipeline(name).steps

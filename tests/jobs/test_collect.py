@@ -3,6 +3,16 @@
 import json
 from collections import Counter
 
+import pytest
+
+from jobs.collect import VERB
+from jobs.lakehouse.config import LakehouseConfig
+from jobs.lakehouse.lakehouse import Lakehouse
+from jobs.lakehouse.stage import Job
+from udfs.config import build
+from udfs.errors import ConfigError
+from udfs.text.collection import DATASETS
+
 
 def _lines(path, records):
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -43,3 +53,18 @@ def test_both_kinds_and_a_published_set(lakehouse, run_verb):
     assert reasons == {"duplicate": 2, "no_pairs": 1, "invalid_record": 1}
     assert counts["tuning_examples"] == 4 and counts["instructions"] == 1
     assert run_verb("collect", settings) == {}
+
+
+def test_the_collection_is_checked_before_spark_starts(tmp_path):
+    for name in DATASETS:
+        (tmp_path / "collection" / name / "shard").mkdir(parents=True)
+    config = build(
+        VERB.config, {"sources": [{"path": "collection", "kind": "examples", "collection": True}]}, "collect"
+    )
+    job = Job(Lakehouse(LakehouseConfig(root=str(tmp_path)), None), "collect", config, None)
+    VERB.check(config, job)
+    (tmp_path / "collection" / "Quac").rename(tmp_path / "collection" / "WikiTableQuestionsQuac")
+    with pytest.raises(
+        ConfigError, match="missing: Quac; not of the collection: 'WikiTableQuestionsQuac' is two names"
+    ):
+        VERB.check(config, job)

@@ -2,15 +2,21 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from jobs.cli import main
 from jobs.lakehouse.config import LakehouseConfig
 from jobs.lakehouse.lakehouse import Lakehouse
 from jobs.lakehouse.stage import Job
 from jobs.train import VERB
 from tests.trainer.shard_sets import write_set
+from trainer.order import Order, SourceShare
+from trainer.sources import ShardSet
 from udfs.config import build
 from udfs.errors import ConfigError, EnvironmentProblem
+from udfs.shards.manifest import read_manifest
+from udfs.shards.mixture import Part, shares
 
 SMALL = {
     "model": {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1},
@@ -56,3 +62,48 @@ def test_what_is_wrong_is_said_before_anything_starts(tmp_path: Path) -> None:
         _train(tmp_path, set={"optimiser": {"lr": 1}})
     with pytest.raises(ConfigError, match=r"hidden_size must be an even multiple"):
         _train(tmp_path, set={"model": {"hidden_size": 33}})
+
+
+def test_a_dry_run_says_how_many_tokens_each_set_gives(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pipeline = tmp_path / "pipeline.yaml"
+    sources = "{raw: {repeats: 1}, examples: {repeats: 4}, instructions: {ratio: 1.0, to: raw}}"
+    pipeline.write_text(
+        f"lakehouse: {{root: {tmp_path}}}\n"
+        "steps:\n"
+        f"  mix: {{verb: train, training: tiny, set: {{duration: {{tokens: 100000}}}}, sources: {sources}}}\n"
+    )
+    assert main(["run", "--config", str(pipeline), "--dry-run"]) == 0
+    assert "not known yet: there is no shard set in" in capsys.readouterr().out
+    tokens = {}
+    for name, documents in (("raw", 80), ("examples", 10), ("instructions", 20)):
+        tokens[name] = read_manifest(write_set(tmp_path / "shards", name, documents)).tokens
+    assert main(["run", "--config", str(pipeline), "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    expected = {"raw": tokens["raw"], "examples": 4 * tokens["examples"], "instructions": tokens["raw"]}
+    for name, weight in expected.items():
+        share = weight / sum(expected.values())
+        assert f"mixes   {name}: {share:.2%}, {share * 100_000:,.0f} tokens, " in said
+    assert "mixes   total: 100,000 tokens" in said
+
+
+def test_shares_are_met_by_tokens_whatever_the_sets_are_like(tmp_path: Path) -> None:
+    """Sets of one size and of rows filled differently, one of them hardly at all."""
+    folders = {
+        "raw": write_set(tmp_path, "raw", 200),
+        "augmented": write_set(tmp_path, "augmented", 30),
+        "examples": write_set(tmp_path, "examples", 7),
+    }
+    sets = {name: ShardSet(folder) for name, folder in folders.items()}
+    mixture = {"raw": Part(repeats=1), "augmented": Part(repeats=1.5), "examples": Part(ratio=0.25, to="raw")}
+    wanted = shares(mixture, {name: entry.manifest.tokens for name, entry in sets.items()})
+    rows = {name: len(entry) for name, entry in sets.items()}
+    density = {name: rows[name] / sets[name].manifest.tokens for name in sets}
+    assert max(density.values()) > 1.03 * min(density.values()), "the sets must differ for the test to mean something"
+    order = Order([SourceShare(name, rows[name], wanted[name] * density[name]) for name in sets], seed=0)
+    source, row = order.locate(np.arange(20_000))
+    tokens = dict.fromkeys(sets, 0)
+    for number, (name, entry) in enumerate(sets.items()):
+        counts = [int(reader.lengths(place).sum()) for reader, place in map(entry.locate, range(len(entry)))]
+        tokens[name] = int(np.array(counts)[row[source == number]].sum())
+    for name in sets:
+        assert tokens[name] / sum(tokens.values()) == pytest.approx(wanted[name], rel=0.005)

@@ -78,6 +78,23 @@ def exists(uri: str) -> bool:
     return bool(system.exists(inside))
 
 
+def folders(uri: str) -> list[str]:
+    """Names of the folders directly below a folder, in order, hidden ones (``.git``, ``_SUCCESS``) left out.
+
+    Raises:
+        OSError: it cannot be listed.
+        EnvironmentProblem: the object store's fsspec driver is not installed.
+    """
+    path = plain_path(uri)
+    if not is_remote(uri):
+        found = [entry.name for entry in Path(path).iterdir() if entry.is_dir()]
+    else:
+        system, inside = _file_system(path)
+        listed = system.ls(inside, detail=True)
+        found = [entry["name"].rstrip("/").rpartition("/")[2] for entry in listed if entry["type"] == "directory"]
+    return sorted(name for name in found if not name.startswith((".", "_")))
+
+
 def _file_system(url: str) -> tuple[Any, str]:
     import fsspec
 

@@ -1,10 +1,10 @@
-"""Records from files, one at a time: JSON lines, JSON, Parquet, CSV and plain text, plain or as gzip or zstd.
+"""Records from files, one at a time: JSON lines, JSON, Parquet, CSV, text and WARC, plain or as gzip or zstd.
 
 Memory stays flat however large the file is (a Parquet file: one row group). What cannot be read costs what it is: a bad
 line one reject, a file that ends early one reject for its rest. Nothing is skipped silently, except blank lines.
 
 A record is called ``<file>#<number>``, numbers from 1: the line in JSON lines, the data row in CSV and Parquet, the
-value in JSON; a plain text file is one record.
+value in JSON, the document in WARC; a plain text file is one record.
 """
 
 import csv
@@ -20,6 +20,7 @@ from typing import IO, Any
 from udfs.rejects import PAYLOAD_CHARACTERS, reject
 from udfs.text.files import COMPRESSIONS, DAMAGED, Damaged, is_damage, open_bytes, open_raw, plain_path
 from udfs.text.json_window import JsonWindow
+from udfs.text.warc import documents
 
 # A record of this size is no document; without a bound one file without line ends would fill the worker's memory.
 MAX_RECORD_BYTES = 64 << 20
@@ -33,8 +34,12 @@ SUFFIXES = {
     ".tsv": "csv",
     ".txt": "text",
     ".text": "text",
+    ".warc": "warc",
+    ".wet": "warc",
 }
-FORMATS = ("jsonl", "json", "parquet", "csv", "text")
+FORMATS = ("jsonl", "json", "parquet", "csv", "text", "corpus", "warc")
+# The augmented corpora on the Hub: JSON lines under a name that says otherwise.
+_CORPUS = re.compile(r"(^|/)part-\d+/shard/\d+\.txt$")
 
 # Half of a UTF-16 pair: written as an escape it is valid JSON, but no encoding and no table can hold it.
 _SURROGATE = re.compile(r"[\ud800-\udfff]|\\u[dD][89a-fA-F]")
@@ -63,10 +68,12 @@ _Numbered = Iterator[tuple[int, dict[str, Any] | _Bad]]
 
 
 def detect_format(uri: str) -> str | None:
-    """The format that the file's name says, a compression suffix aside; None where it says none of ``FORMATS``."""
+    """The format that the file's path says, a compression suffix aside; None where it says none of ``FORMATS``."""
     name = uri.lower()
     for suffix in COMPRESSIONS:
         name = name.removesuffix(suffix)
+    if _CORPUS.search(name):
+        return "corpus"
     return next((format for suffix, format in SUFFIXES.items() if name.endswith(suffix)), None)
 
 
@@ -151,20 +158,39 @@ def _lines(stream: IO[bytes]) -> Iterator[tuple[int, bytes | None, bytes]]:
 
 
 def _read_json_lines(uri: str, text_field: str) -> _Numbered:
+    for number, value, line in _json_lines(uri):
+        yield number, value if isinstance(value, _Bad) else _checked(value, line, text_field)
+
+
+def _json_lines(uri: str) -> Iterator[tuple[int, Any, str]]:
+    """Line number, value (or what is wrong with the line) and the line."""
     with open_bytes(uri) as stream:
         for number, line, head in _lines(stream):
             shown = head.decode("utf-8", "replace")
             if line is None:
-                yield number, _Bad("too_long", f"the line is longer than {MAX_RECORD_BYTES} bytes", shown)
+                yield number, _Bad("too_long", f"the line is longer than {MAX_RECORD_BYTES} bytes", shown), shown
                 continue
             try:
                 text = line.decode("utf-8-sig" if number == 1 else "utf-8")
                 if text.strip():
-                    yield number, _checked(json.loads(text), text, text_field)
+                    yield number, json.loads(text), text
             except UnicodeDecodeError as error:
-                yield number, _Bad("invalid_encoding", str(error), shown)
+                yield number, _Bad("invalid_encoding", str(error), shown), shown
             except (ValueError, RecursionError) as error:
-                yield number, _Bad("invalid_json", str(error), shown)
+                yield number, _Bad("invalid_json", str(error), shown), shown
+
+
+def _read_corpus(uri: str, text_field: str) -> _Numbered:
+    """JSON lines whose values are a text, an object, or a list of these; each member of a list is a record."""
+    for number, value, line in _json_lines(uri):
+        for member in value if isinstance(value, list) else [value]:
+            yield number, member if isinstance(member, _Bad) else _checked(member, line, text_field)
+
+
+def _read_warc(uri: str, text_field: str) -> _Numbered:
+    with open_bytes(uri) as stream:
+        for number, item in enumerate(documents(stream, text_field, MAX_RECORD_BYTES), start=1):
+            yield number, item if isinstance(item, dict) else _Bad(*item)
 
 
 def _read_json(uri: str, text_field: str) -> _Numbered:
@@ -295,4 +321,6 @@ _READERS: dict[str, Callable[[str, str], _Numbered]] = {
     "parquet": _read_parquet,
     "csv": _read_csv,
     "text": _read_text,
+    "corpus": _read_corpus,
+    "warc": _read_warc,
 }

@@ -1,5 +1,6 @@
 """Configured sources of files: which files belong to one, what it is called, and how its records are read."""
 
+import re
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from typing import Any, Literal
@@ -8,10 +9,13 @@ from pydantic import Field, field_validator, model_validator
 
 from udfs.config import Config
 from udfs.rejects import reject
+from udfs.text.collection import DATASETS, check_names
 from udfs.text.files import plain_path
 from udfs.text.readers import FORMATS, Record, read_records
 from udfs.text.recast import READERS, RecastOptions
 from udfs.text.recast.records import EVERYTHING
+
+_PART = re.compile(r"part-\d+")
 
 
 class FileSource(Config):
@@ -19,7 +23,8 @@ class FileSource(Config):
 
     # Absolute, relative to the lakehouse, or the address of an object store.
     path: str = Field(min_length=1)
-    # Without it, the folder the file lies in, where a folder `shard` counts as part of its parent (the Hub's layout).
+    # Without it, the folder the file lies in, where a folder `shard` counts as part of its parent and then a folder
+    # `part-0` too (the Hub's layouts).
     name: str | None = Field(default=None, min_length=1)
     # Shell pattern for file names, for folders that hold more than the source.
     glob: str = "*"
@@ -60,6 +65,8 @@ class FileSource(Config):
         folders = plain_path(uri).split("/")[:-1]
         if folders[-1] == "shard" and folders[-2]:
             folders.pop()
+            if _PART.fullmatch(folders[-1]) and folders[-2]:
+                folders.pop()
         return folders[-1] or "root"
 
     def records(self, uri: str, kind: str, stage: str, text_field: str = "text") -> Iterator[Record | dict[str, Any]]:
@@ -92,3 +99,20 @@ class TuningSource(FileSource):
     """Question-answering sets, or general instructions."""
 
     kind: Literal["examples", "instructions"]
+    # The path is the tuning collection in the Hub's layout: its folders must be those that are published, by name.
+    collection: bool = False
+    # Of the collection, only these; without it all 35.
+    datasets: tuple[str, ...] = DATASETS
+
+    @model_validator(mode="after")
+    def _fits_the_collection(self) -> "TuningSource":
+        if self.datasets != DATASETS and not self.collection:
+            raise ValueError("`datasets` chooses from the tuning collection; set collection: true")
+        if self.collection and (self.kind != "examples" or self.name is not None or self.is_recast):
+            raise ValueError("the tuning collection holds `examples` under names of their own: give no name or format")
+        check_names(self.datasets)
+        return self
+
+    def takes(self, uri: str) -> bool:
+        """Whether the file belongs to the source."""
+        return super().takes(uri) and (not self.collection or self.name_of(uri) in self.datasets)

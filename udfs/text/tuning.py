@@ -71,9 +71,12 @@ def _example(record: Record, dataset: str, license: str | None) -> Iterator[_Row
 
 def _instruction(record: Record, source: str, license: str | None) -> _Row:
     """Question and response; a system prompt, where there is one, is left out (arXiv 2406.14491)."""
-    question, response = record.fields.get("question"), record.fields.get("response")
+    if "conversations" in record.fields:
+        question, response = _conversation(record.fields["conversations"])
+    else:
+        question, response = record.fields.get("question"), record.fields.get("response")
     if not (_is_text(question) and _is_text(response)):
-        detail = "'question' and 'response' must both be strings that are not blank"
+        detail = "'question' and 'response', or the turns of 'conversations', must be strings that are not blank"
         return _rejected(record, "invalid_record", detail)
     return "instructions", {
         "instruction_id": identifier(question, response),
@@ -83,6 +86,26 @@ def _instruction(record: Record, source: str, license: str | None) -> _Row:
         "license": license,
         "uri": record.record_id,
     }
+
+
+def _conversation(turns: Any) -> tuple[str | None, str | None]:
+    """The last reply of a conversation, and all before it as its question, turns joined by one space.
+
+    Turns are strings (LIMA), or ``{"from", "value"}`` (WizardLM and others), where those from ``system`` are dropped.
+    Every other turn is learned from in pre-training, so none is left out. None where speakers do not alternate.
+    """
+    if not isinstance(turns, list):
+        return None, None
+    if all(isinstance(turn, dict) for turn in turns):
+        turns = [turn for turn in turns if turn.get("from") != "system"]
+        speakers = [turn.get("from") in ("human", "user") for turn in turns]
+        turns = [turn.get("value") for turn in turns]
+    else:
+        speakers = [number % 2 == 0 for number in range(len(turns))]
+    alternate = speakers == [number % 2 == 0 for number in range(len(turns))]
+    if len(turns) < 2 or len(turns) % 2 or not alternate or not all(map(_is_text, turns)):
+        return None, None
+    return " ".join(turns[:-1]), turns[-1]
 
 
 def _rejected(record: Record, reason: str, detail: str) -> _Row:

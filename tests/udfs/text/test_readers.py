@@ -294,3 +294,22 @@ def test_memory_stays_flat(tmp_path, name):
 def test_metadata_are_strings():
     fields = {"text": "t", "title": "é", "n": 3, "none": None, "parts": [{"a": 1}], "flag": True}
     assert as_metadata(fields, "text") == {"title": "é", "n": "3", "parts": '[{"a": 1}]', "flag": "true"}
+
+
+def test_augmented_corpora_hold_texts_objects_and_lists(tmp_path):
+    folder = tmp_path / "part-0" / "shard"
+    folder.mkdir(parents=True)
+    lines = ['"a text"', '{"text": "an object"}', '["one", {"text": "two"}, 3]', "no json", "4", '"half \\ud800"']
+    path = _write(folder, "00000.txt", "\n".join(lines).encode())
+    assert detect_format(f"file:{path}") == "corpus"
+    assert detect_format(str(tmp_path / "notes.txt")) == "text"
+    found = list(read_records(str(path)))
+    texts = [item.fields["text"] for item in found if isinstance(item, Record)]
+    assert texts == ["a text", "an object", "one", "two"]
+    reasons = [(item["record_id"][-1], item["reason"]) for item in found if not isinstance(item, Record)]
+    assert reasons == [
+        ("3", "invalid_record"),
+        ("4", "invalid_json"),
+        ("5", "invalid_record"),
+        ("6", "invalid_encoding"),
+    ]

@@ -31,6 +31,8 @@ def test_takes(path, glob, uri, taken):
         ("file:/data/squad/00000.jsonl", "squad"),
         ("/shard/0.jsonl", "shard"),
         ("s3://bucket/squad/shard/0.jsonl", "squad"),
+        ("/data/general-corpora/part-0/shard/00000.txt", "general-corpora"),
+        ("/data/part-0/00000.txt", "part-0"),
     ],
 )
 def test_name_of_folder(uri, name):

@@ -93,3 +93,39 @@ def test_published_set_names_its_dataset_unless_the_source_does(tmp_path):
         source = TuningSource(path=str(path), kind="examples", format="pubmedqa_no_opt", name=name)
         ((table, row),) = tuning_rows(str(path), [source])
         assert table == "tuning_examples" and row["dataset"] == expected
+
+
+def test_instructions_in_the_shapes_of_the_published_sets(tmp_path):
+    records = [
+        {"id": "niv.1", "system_prompt": "Be brief.", "question": "Why?", "response": "Because."},
+        {"conversations": ["How?", "Like this."], "source": "stackexchange"},
+        {"idx": "x", "conversations": [{"from": "human", "value": "Who?"}, {"from": "gpt", "value": "She."}]},
+        {
+            "conversations": [
+                {"from": "system", "value": "Be kind."},
+                {"from": "human", "value": "One"},
+                {"from": "gpt", "value": "two"},
+                {"from": "human", "value": "three"},
+                {"from": "gpt", "value": "four."},
+            ]
+        },
+    ]
+    good, bad = _rows(tmp_path, records, kind="instructions", name="orca/0.jsonl")
+    found = [(row["question"], row["response"]) for row in good]
+    assert not bad
+    assert found == [("Why?", "Because."), ("How?", "Like this."), ("Who?", "She."), ("One two three", "four.")]
+
+
+def test_conversations_that_are_none(tmp_path):
+    wrong = [
+        ["Only a question?"],
+        ["a", "b", "c"],
+        "a",
+        [],
+        [{"from": "gpt", "value": "a"}, {"from": "human", "value": "b"}],
+        [{"from": "human", "value": "a"}, {"from": "gpt", "value": " "}],
+        ["a", {"from": "gpt", "value": "b"}],
+        [{"from": "human"}, {"from": "gpt", "value": "b"}],
+    ]
+    good, bad = _rows(tmp_path, [{"conversations": turns} for turns in wrong], kind="instructions", name="lima/0.jsonl")
+    assert good == [] and [reason for _, reason in bad] == ["invalid_record"] * len(wrong)

@@ -1,0 +1,106 @@
+"""Texts from WARC files, as web archives and Common Crawl publish them: pages (WARC) and their extracted text (WET).
+
+A ``conversion`` record holds text; of a ``response`` that is HTML the main text is extracted, plain text is taken as it
+is. Other records (requests, the file's own description) are no documents and are left out; a response that has no text
+(an image, an error page) is a reject. Read by warcio, extracted by Resiliparse.
+"""
+
+import re
+from collections.abc import Iterator
+from typing import IO, Any
+
+from udfs.text.files import DAMAGED, Damaged
+
+Found = dict[str, Any] | tuple[str, str]
+
+_HTML = ("text/html", "application/xhtml+xml")
+_PLAIN = "text/plain"
+_CHARSET = re.compile(r"charset=[\"']?([A-Za-z0-9_.:-]+)", re.IGNORECASE)
+
+
+class _AsItComes:
+    """A stream whose ``read`` gives what is at hand: a fault costs what follows it in the file, nothing before it."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+        self.fault: BaseException | None = None
+
+    def read(self, size: int = -1) -> bytes:
+        try:
+            found: bytes = self._stream.read1(size)  # type: ignore[attr-defined]  # `open_bytes` gives buffered files
+        except DAMAGED as error:
+            self.fault = error  # warcio takes some of them for the end of the file
+            raise
+        return found
+
+
+def documents(stream: IO[bytes], text_field: str, max_bytes: int) -> Iterator[Found]:
+    """The documents of a decompressed WARC file, in order: fields, or ``(reason, detail)`` of a reject.
+
+    Fields are the text, ``url``, ``date``, ``content_type``, and ``languages`` where the archive names them.
+
+    Raises:
+        Damaged: the file is no WARC file from some record on.
+    """
+    from warcio.archiveiterator import ArchiveIterator
+    from warcio.exceptions import ArchiveLoadFailed
+
+    source = _AsItComes(stream)
+    try:
+        for record in ArchiveIterator(source):
+            if record.rec_type not in ("conversion", "response"):
+                continue
+            size = int(record.rec_headers.get_header("Content-Length") or 0)
+            if size > max_bytes:
+                yield "too_long", f"the record is longer than {max_bytes} bytes"
+            else:
+                yield _document(record, text_field)
+    except (ArchiveLoadFailed, ValueError) as error:  # ValueError: a length that is no number
+        raise Damaged(str(error)) from error
+    if source.fault is not None:
+        raise source.fault
+
+
+def _document(record: Any, text_field: str) -> Found:
+    charset = ""
+    headers = record.rec_headers
+    if record.rec_type == "conversion":
+        content_type = headers.get_header("Content-Type") or _PLAIN
+    else:
+        if record.http_headers is None:
+            return "invalid_record", "a response without HTTP headers"
+        if record.http_headers.get_statuscode() != "200":
+            return "missing_text", f"HTTP status {record.http_headers.get_statuscode()}"
+        content_type = record.http_headers.get_header("Content-Type") or ""
+        found = _CHARSET.search(content_type)
+        charset = found.group(1) if found else ""
+    kind = content_type.split(";")[0].strip().lower()
+    body: bytes = record.content_stream().read()
+    if record.raw_stream.limit > 0:
+        raise Damaged("the file ends inside a record")
+    try:
+        if kind in _HTML:
+            text = _of_html(body, charset)
+        elif kind == _PLAIN:
+            text = body.decode(charset or "utf-8")
+        else:
+            return "missing_text", f"content type {kind or 'unknown'}"
+    except (UnicodeDecodeError, LookupError) as error:  # LookupError: a character set nobody knows
+        return "invalid_encoding", str(error)
+    fields = {
+        text_field: text,
+        "url": headers.get_header("WARC-Target-URI"),
+        "date": headers.get_header("WARC-Date"),
+        "content_type": content_type,
+        "languages": headers.get_header("WARC-Identified-Content-Language"),
+    }
+    return {key: value for key, value in fields.items() if value is not None}
+
+
+def _of_html(body: bytes, charset: str) -> str:
+    from resiliparse.extract.html2text import extract_plain_text
+    from resiliparse.parse.encoding import bytes_to_str, detect_encoding
+
+    html = bytes_to_str(body, charset or detect_encoding(body) or "utf-8")
+    text: str = extract_plain_text(html, preserve_formatting=True, main_content=True)
+    return text
