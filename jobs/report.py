@@ -26,6 +26,8 @@ class ReportConfig(Config):
     models: dict[str, Path] = Field(default_factory=dict)
     # Synthesized texts shown as they are.
     examples: int = Field(default=5, ge=0)
+    # Rendered texts shown beside their pairs.
+    renderings: int = Field(default=20, ge=0)
     # Another seed shows other texts.
     seed: int = 0
 
@@ -38,7 +40,7 @@ def report(config: ReportConfig, job: Job) -> dict[str, float]:
     from jobs.reporting.terminal import show
 
     models = {name: job.lakehouse.path(path) for name, path in config.models.items()}
-    data = collect(job, models, config.examples, config.seed)
+    data = collect(job, models, config.examples, config.renderings, config.seed)
     page = job.lakehouse.path(config.output)
     commands = {
         "Runs, parameters and metrics in the MLflow UI:": f"mlflow ui --backend-store-uri "

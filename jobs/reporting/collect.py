@@ -11,22 +11,24 @@ from typing import TYPE_CHECKING, Any
 
 from jobs.lakehouse.stage import Job
 from jobs.reporting.data import Arm, Example, LossCurve, ReportData, Score, ShardSet, StepTime, Synthesis
+from jobs.reporting.renderings import draw_renderings
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
 
 
-def collect(job: Job, models: Mapping[str, Path], examples: int, seed: int) -> ReportData:
+def collect(job: Job, models: Mapping[str, Path], examples: int, renderings: int, seed: int) -> ReportData:
     """Everything a report shows; a table that does not exist gives None.
 
     Args:
         job: gives the lakehouse.
         models: name -> folder with the training's ``history.jsonl``.
         examples: synthesized documents to show.
+        renderings: rendered texts to show beside their pairs.
         seed: another one shows other documents.
     """
     tables = {name: job.lakehouse.read(name) for name in _READ if job.lakehouse.exists(name)}
-    documents, syntheses = tables.get("documents"), tables.get("syntheses")
+    documents, syntheses, texts = (tables.get(name) for name in ("documents", "syntheses", "augmented_texts"))
     curves = {name: curve for name, folder in models.items() if (curve := read_curve(folder)) is not None}
     return ReportData(
         received=_counted(tables.get("raw_documents"), "source"),
@@ -35,12 +37,17 @@ def collect(job: Job, models: Mapping[str, Path], examples: int, seed: int) -> R
         arms=_arms(documents),
         document_tokens=_counted(documents, "n_tokens"),
         synthesis=_synthesis(syntheses) if syntheses is not None else None,
-        modes=_counted(tables.get("augmented_texts"), "mode"),
+        modes=_counted(texts, "mode"),
         shard_sets=_shard_sets(tables.get("token_shards")),
         steps=_steps(job, curves),
         curves=curves,
         scores=_scores(tables.get("evaluations"), list(models)),
         examples=_examples(syntheses, examples, seed) if syntheses is not None and examples else None,
+        renderings=(
+            draw_renderings(texts, syntheses, renderings, seed)
+            if texts is not None and syntheses is not None and renderings
+            else None
+        ),
     )
 
 

@@ -91,6 +91,16 @@ class Example:
 
 
 @dataclass(frozen=True)
+class Rendering:
+    """One text of ``augmented_texts`` with the pairs that went into it."""
+
+    name: str  # source, chain, mode
+    templates: Sequence[str]
+    text: str
+    pairs: Sequence[Mapping[str, str]]
+
+
+@dataclass(frozen=True)
 class ReportData:
     """Everything a report shows."""
 
@@ -106,6 +116,7 @@ class ReportData:
     curves: Mapping[str, LossCurve] = field(default_factory=dict)  # model -> curve
     scores: Sequence[Score] | None = None
     examples: Sequence[Example] | None = None
+    renderings: Sequence[Rendering] | None = None
 
     def score(self, subject: str, metric: str) -> Score | None:
         """The score of that subject and metric, if it was measured."""

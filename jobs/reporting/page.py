@@ -65,6 +65,7 @@ def render(data: ReportData, title: str, created: str, commands: Mapping[str, st
         lines=summarise(data),
         sections=list(_sections(data)),
         examples=data.examples,
+        renderings=data.renderings,
     )
 
 

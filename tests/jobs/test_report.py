@@ -48,6 +48,24 @@ def _synthesis(number: int, pairs: int, rejected: int) -> dict[str, Any]:
     }
 
 
+def _text(number: int, pairs: int) -> dict[str, Any]:
+    return {
+        "text_id": f"text{number}",
+        "chain_id": f"chain{number}",
+        "doc_ids": [f"doc{2 * number}:0", f"doc{2 * number + 1}:0"],
+        "source": "almanac",
+        "domain": "people",
+        "mode": "dialogue",
+        "inverted": False,
+        "template_ids": ["dialogue/frames/bare"],
+        "template_version": "en-0",
+        "seed": 0,
+        "n_pairs": pairs,
+        "n_shots": 1,
+        "text": f"rendering {number} {CHECK}",
+    }
+
+
 def _shard(fingerprint: str, tokens: int) -> dict[str, Any]:
     return {
         "shard_set": "raw",
@@ -100,6 +118,7 @@ def test_report_of_an_empty_lakehouse(
 
 def test_numbers_come_from_the_tables(run_verb: RunVerb, lakehouse: Lakehouse) -> None:
     _append(lakehouse, "syntheses", [_synthesis(0, 2, 0), _synthesis(1, 3, 1), _synthesis(2, 0, 1)], 0, "synthesize")
+    _append(lakehouse, "augmented_texts", [_text(0, 5), _text(1, 0)], 0, "augment")
     _append(lakehouse, "token_shards", [_shard("old", 100)], 0, "shard")
     _append(lakehouse, "token_shards", [_shard("new", 120)], 1, "shard")
     _append(lakehouse, "evaluations", [_score("instruct", 0.5), _score("retired", 0.5)], 0, "evaluate")
@@ -107,7 +126,7 @@ def test_numbers_come_from_the_tables(run_verb: RunVerb, lakehouse: Lakehouse) -
     model = _history(lakehouse.path("models/vanilla"), [{"step": 1, "tokens": 64, "loss": 3.0, "step_seconds": 1.0}])
 
     job = Job(lakehouse, "report", ReportConfig(), lakehouse._session)
-    data = collect(job, {"vanilla": model, "instruct": lakehouse.path("models/none")}, examples=2, seed=0)
+    data = collect(job, {"vanilla": model, "instruct": lakehouse.path("models/none")}, examples=2, renderings=2, seed=0)
 
     assert data.received is None
     assert data.rejects is None
@@ -120,14 +139,18 @@ def test_numbers_come_from_the_tables(run_verb: RunVerb, lakehouse: Lakehouse) -
     assert [(shards.name, shards.tokens) for shards in data.shard_sets or ()] == [("raw", 120)]
     assert [(score.subject, score.value) for score in data.scores or ()] == [("vanilla", 0.2), ("instruct", 0.75)]
     assert list(data.curves) == ["vanilla"]
+    (rendering,) = data.renderings or ()
+    assert rendering.name == "almanac · chain chain0 · dialogue"
+    assert [pair["response"] for pair in rendering.pairs] == ["yes"] * 5
     assert data.examples is not None
-    again = collect(job, {}, examples=2, seed=0).examples
+    again = collect(job, {}, examples=2, renderings=2, seed=0).examples
     assert [example.name for example in data.examples] == [example.name for example in again or ()]
 
     run_verb("report", {"examples": 3})
     page = lakehouse.path("report/index.html").read_text(encoding="utf-8")
     assert CHECK not in page
     assert "context 2 &lt;b&gt;bold&lt;/b&gt; claim" in page
+    assert "rendering 0 &lt;b&gt;bold&lt;/b&gt; claim" in page
 
 
 def test_steps_come_from_mlflow(lakehouse: Lakehouse) -> None:
@@ -144,7 +167,7 @@ def test_steps_come_from_mlflow(lakehouse: Lakehouse) -> None:
             run.log(metrics)
     model = _history(lakehouse.path("m"), [{"step": 1, "tokens": 60, "loss": 1.0, "step_seconds": 2.0}])
 
-    data = collect(Job(lakehouse, "report", ReportConfig(), lakehouse._session), {"m": model}, 0, 0)
+    data = collect(Job(lakehouse, "report", ReportConfig(), lakehouse._session), {"m": model}, 0, 0, 0)
 
     steps = [(step.step, step.seconds, step.rows) for step in data.steps or ()]
     assert steps == [("ingest", 3.0, 15), ("sample", 0.5, 4), ("train m", 2.0, 0)]

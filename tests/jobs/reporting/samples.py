@@ -1,6 +1,6 @@
 """Report data made up for the tests of plots, page and summary."""
 
-from jobs.reporting.data import Arm, Example, LossCurve, ReportData, Score, ShardSet, StepTime, Synthesis
+from jobs.reporting.data import Arm, Example, LossCurve, Rendering, ReportData, Score, ShardSet, StepTime, Synthesis
 
 HOSTILE = '<script>alert("x")</script> & </CON> $a_1$'
 
@@ -52,6 +52,14 @@ def full_report() -> ReportData:
                 completion=f"Completion {HOSTILE}",
                 pairs=[{"instruction": f"Why {HOSTILE}", "response": HOSTILE, "format": "free_form"}],
                 rejected_pairs=[{"text": f"Piece {HOSTILE}", "reason": "truncated"}],
+            )
+        ],
+        renderings=[
+            Rendering(
+                name=f"Chain {HOSTILE}",
+                templates=["free_form/q-a"],
+                text=f"Rendered {HOSTILE}",
+                pairs=[{"instruction": f"How {HOSTILE}", "response": f"So {HOSTILE}", "format": "free_form"}],
             )
         ],
     )

@@ -3,13 +3,14 @@ from pathlib import Path
 
 import pytest
 
-NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "demo_tour.py"
+NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("*.py"))
 SEPARATOR = "\n\n# COMMAND ----------\n\n"
 
 
-@pytest.fixture(scope="module")
-def source() -> str:
-    return NOTEBOOK.read_text(encoding="utf-8")
+@pytest.fixture(scope="module", params=NOTEBOOKS, ids=[path.stem for path in NOTEBOOKS])
+def source(request: pytest.FixtureRequest) -> str:
+    text: str = request.param.read_text(encoding="utf-8")
+    return text
 
 
 def test_first_line_makes_it_a_notebook(source: str) -> None:
