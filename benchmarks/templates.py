@@ -1,4 +1,4 @@
-"""How fast chains become training texts: the pure function, plain loops and the Spark stage, same chains, one core.
+"""How fast chains become training texts: the pure function, plain loops and the Spark stage, same chains.
 
 - ``pure_vs_loop``: texts per second of ``render_chain`` over those of a plain loop in the manner of the published code:
   a generator made anew for every choice, slots replaced one after the other, one mode, no checks;
@@ -6,8 +6,8 @@
   plain loop: rows from a Parquet file, rendered, into a Parquet file, in one process.
 
 A chain has two texts of about 2,000 characters (six documents of the almanac) with five pairs each, all formats mixed.
-Everything is pinned to one core and measured in seconds of its CPU, for Spark those of the JVM and of the Python
-workers, so that other work on the machine disturbs little. What takes turns is counted by its best turn.
+A core's second is a second of CPU time of the process, for Spark of the JVM and of the Python workers, so that other
+work on the machine disturbs little. Of several turns the best one counts; Spark has one, after one that warms up.
 
     python -m benchmarks.templates [--small]
 
@@ -29,7 +29,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import pyarrow as pa
 
-CORE = min(os.sched_getaffinity(0))
 CHAINS, SMALL_CHAINS, TURNS = 5_000, 200, 3
 ROUNDS, DOCUMENTS_PER_TEXT, PAIRS_PER_TEXT = 2, 6, 5
 COLUMNS = ("round", "chain_id", "doc_id", "chunk", "source", "domain", "context", "pairs")
@@ -234,7 +233,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--small", action="store_true", help="200 chains and one turn, to see that it runs")
     small = parser.parse_args().small
-    os.sched_setaffinity(0, {CORE})
     import pyarrow.parquet as pq
 
     from udfs.templates.bank import load_bank
