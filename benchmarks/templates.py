@@ -3,11 +3,12 @@
 - ``pure_vs_loop``: texts per second of ``render_chain`` over those of a plain loop in the manner of the published code:
   a generator made anew for every choice, slots replaced one after the other, one mode, no checks;
 - ``spark_vs_loop``: texts per second of the stage ``augment``, from Delta table to Delta table, over those of our own
-  plain loop: rows from a Parquet file, rendered, into a Parquet file, in one process.
+  plain loop: rows from a Parquet file, rendered, into a Parquet file, in one process. Two runs of a tenth of the chains
+  and of all of them tell what a further text costs; what a micro-batch costs apart from its texts is given beside it.
 
 A chain has two texts of about 2,000 characters (six documents of the almanac) with five pairs each, all formats mixed.
 A core's second is a second of CPU time of the process, for Spark of the JVM and of the Python workers, so that other
-work on the machine disturbs little. Of several turns the best one counts; Spark has one, after one that warms up.
+work on the machine disturbs little. Of several turns of a loop the best one counts.
 
     python -m benchmarks.templates [--small]
 
@@ -29,7 +30,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import pyarrow as pa
 
-CHAINS, SMALL_CHAINS, TURNS = 5_000, 200, 3
+# Chains for the loops, and for Spark, whose micro-batches have a fixed cost.
+CHAINS, SPARK_CHAINS, TURNS = 2_500, 12_500, 3
 ROUNDS, DOCUMENTS_PER_TEXT, PAIRS_PER_TEXT = 2, 6, 5
 COLUMNS = ("round", "chain_id", "doc_id", "chunk", "source", "domain", "context", "pairs")
 
@@ -172,8 +174,8 @@ def syntheses(chains: list[Chain]) -> "pa.Table":
     return pa.Table.from_pylist(rows, schema=to_arrow_schema(SYNTHESES.schema))
 
 
-def spark_stage(folders: dict[str, Path], scratch: Path) -> tuple[int, float, float]:
-    """Rows, CPU seconds and seconds of the stage on the last of the Parquet files; the others come first to warm up."""
+def spark_stage(sources: dict[str, Path], scratch: Path) -> dict[str, tuple[int, float]]:
+    """Rows written and CPU seconds of the stage on each of the Parquet files, one after the other."""
     from pyspark.sql import functions as F
 
     from jobs.augment import VERB, AugmentConfig
@@ -184,21 +186,23 @@ def spark_stage(folders: dict[str, Path], scratch: Path) -> tuple[int, float, fl
     from jobs.lakehouse.tables import PROVENANCE
 
     session = start(load_target("local").model_copy(update={"master": "local[1]"}), "benchmark")
-    counts, used, seconds = {}, 0.0, 0.0
-    for name, source in folders.items():
+    measured = {}
+    for name, source in sources.items():
         lakehouse = Lakehouse(LakehouseConfig(root=str(scratch / name)), lambda: session)
         frame = session.read.parquet(str(source))
         for column in PROVENANCE:
-            frame = frame.withColumn(
-                column.name, F.current_timestamp() if column.name == "written_at" else F.lit("benchmark")
-            )
+            value = F.current_timestamp() if column.name == "written_at" else F.lit("benchmark")
+            frame = frame.withColumn(column.name, value)
         lakehouse.append(frame, "syntheses", "benchmark", 0)
         job = Job(lakehouse, "augment", AugmentConfig(), lambda: session)
-        used, seconds = cpu_of_children(), time.perf_counter()
+        used, started = cpu_of_children(), time.perf_counter()
         counts = run_stage(VERB.stage, job)
-        used, seconds = cpu_of_children() - used, time.perf_counter() - seconds
+        used, seconds = cpu_of_children() - used, time.perf_counter() - started
+        rows = int(counts["augmented_texts"])
+        print(f"spark, {name}: {rows:,} rows written, {used:.1f} s of CPU in {seconds:.1f} s")
+        measured[name] = rows, used
     session.stop()
-    return int(counts["augmented_texts"]), used, seconds
+    return measured
 
 
 def cpu_of_children() -> float:
@@ -231,14 +235,15 @@ def best_rate(run: Callable[[], Any], texts: int, turns: int) -> float:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--small", action="store_true", help="200 chains and one turn, to see that it runs")
+    parser.add_argument("--small", action="store_true", help="400 chains and one turn, to see that it runs")
     small = parser.parse_args().small
     import pyarrow.parquet as pq
 
     from udfs.templates.bank import load_bank
     from udfs.templates.render import RenderSettings, render_chain
 
-    chains = make_chains(SMALL_CHAINS if small else CHAINS)
+    all_chains = make_chains(400 if small else SPARK_CHAINS)
+    chains = all_chains[:CHAINS]
     texts, turns = len(chains) * ROUNDS, 1 if small else TURNS
     bank, settings, published = load_bank(), RenderSettings(), PublishedManner.english()
     rates = {
@@ -247,22 +252,26 @@ def main() -> None:
     }
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
-        sources = {"warm": scratch / "warm.parquet", "measured": scratch / "measured.parquet"}
-        pq.write_table(syntheses(chains[: len(chains) // 10]), sources["warm"])
-        pq.write_table(syntheses(chains), sources["measured"])
-        rates["own_loop"] = best_rate(lambda: own_loop(sources["measured"], scratch / "out.parquet"), texts, turns)
-        rows, used, seconds = spark_stage(sources, scratch)
-        rates["spark"] = texts / used
+        tenth = all_chains[: len(all_chains) // 10]
+        sources = {}
+        for name, part in {"loop": chains, "warm-up": tenth, "tenth": tenth, "all": all_chains}.items():
+            sources[name] = scratch / f"{name}.parquet"
+            pq.write_table(syntheses(part), sources[name])
+        rates["own_loop"] = best_rate(lambda: own_loop(sources["loop"], scratch / "out.parquet"), texts, turns)
+        measured = spark_stage({name: path for name, path in sources.items() if name != "loop"}, scratch)
+    (few, few_used), (many, many_used) = measured["tenth"], measured["all"]
+    per_chain = (many_used - few_used) / (many - few)
+    rates["spark"] = ROUNDS / per_chain
     for name, rate in rates.items():
         print(f"{name}: {rate:,.0f} texts per second and core")
-    print(f"spark: {rows:,} rows written, {used:.1f} s of CPU in {seconds:.1f} s")
     result = {
         "benchmark": "templates",
-        "texts": texts,
-        "pairs": texts * PAIRS_PER_TEXT,
+        "texts": {"loops": texts, "spark": many * ROUNDS},
+        "pairs_per_text": PAIRS_PER_TEXT,
         "texts_per_second_and_core": {name: round(rate) for name, rate in rates.items()},
         "pure_vs_loop": round(rates["pure"] / rates["loop"], 3),
         "spark_vs_loop": round(rates["spark"] / rates["own_loop"], 3),
+        "spark_seconds_per_micro_batch": round(few_used - few * per_chain, 1),
     }
     print(json.dumps(result))
 
