@@ -167,7 +167,11 @@ def _check(config: SynthesizeConfig, job: Job) -> None:
         load_tokenizer(job.lakehouse.path(config.engine.model))
 
 
-STAGE = Stage(source="documents", writes=("syntheses", "rejects"), transform=synthesize, meter=SynthesisMeter)
+def _meter(config: SynthesizeConfig, job: Job) -> SynthesisMeter | None:
+    return SynthesisMeter(config, job) if isinstance(config.engine, EngineConfig) else None
+
+
+STAGE = Stage(source="documents", writes=("syntheses", "rejects"), transform=synthesize, meter=_meter)
 VERB = Verb(name="synthesize", config=SynthesizeConfig, stage=STAGE, preview=preview, estimate=estimate, check=_check)
 
 if __name__ == "__main__":

@@ -44,14 +44,14 @@ class Stage:
         writes: tables written, ``rejects`` among them.
         transform: ``(micro_batch, config, job)`` to the outcome frame (``tables.outcome_schema(*writes)``).
         reads: other tables read.
-        meter: ``(config, job)`` to what measures the step while it runs; None for steps that end soon.
+        meter: ``(config, job)`` to what measures the step while it runs; to None for one that ends soon.
     """
 
     source: "str | Callable[[Any, Job], DataFrame]"
     writes: tuple[str, ...]
     transform: "Callable[[DataFrame, Any, Job], DataFrame]"
     reads: tuple[str, ...] = ()
-    meter: "Callable[[Any, Job], Meter] | None" = None
+    meter: "Callable[[Any, Job], Meter | None]" = lambda config, job: None
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,8 @@ def _run_stage(stage: Stage, job: Job, lock: StepLock) -> dict[str, float]:
         stream = stage.source(config, job)
     application = _application_id(job)
     counts: Counter[str] = Counter()
-    live = None if stage.meter is None else Live(stage.meter(config, job), job)
+    meter = stage.meter(config, job)
+    live = Live(meter, job) if meter else None
 
     def process(batch: "DataFrame", batch_id: int) -> None:
         started = time.monotonic()
