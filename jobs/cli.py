@@ -77,6 +77,8 @@ def _parser(verbs: dict[str, str]) -> argparse.ArgumentParser:
             command.add_argument(
                 "--verify", action="store_true", help="check the sets against their manifests and stop"
             )
+            place = "FILE:ROW[:TOKEN]"
+            command.add_argument("--trace", metavar=place, help="show where a token of a shard came from, and its text")
     return parser
 
 
@@ -103,6 +105,9 @@ def _run(arguments: argparse.Namespace) -> int:
     given = [name for name in ("tokens_per_second", "price_per_hour") if getattr(arguments, name, None) is not None]
     if given and arguments.estimate is None:
         raise ConfigError(f"--{given[0].replace('_', '-')} belongs to --estimate N, which is missing.")
+    address = getattr(arguments, "trace", None)
+    if address is not None and len(steps) != 1:
+        raise ConfigError(f"--trace needs one set; the pipeline has {len(steps)} steps of this verb. Use --step.")
     runner = Runner(pipeline)
     if getattr(arguments, "verify", False):
         return _verify(runner, steps)
@@ -112,6 +117,8 @@ def _run(arguments: argparse.Namespace) -> int:
                 runner.preview(step, arguments.preview)
             elif getattr(arguments, "estimate", None) is not None:
                 runner.estimate(step, arguments.estimate, arguments.tokens_per_second, arguments.price_per_hour)
+            elif address is not None:
+                runner.trace(step, address)
             else:
                 runner.run(step, continuous)
     finally:
@@ -126,7 +133,7 @@ def _verify(runner: "Runner", steps: "Sequence[Step]") -> int:
             found = runner.verify(step)
         except DataError as error:
             found = [str(error)]
-        print(f"{step.name}: {f'{len(found)} problems' if found else 'as the manifest says'}")
+        print(f"{step.name}: {f'{len(found)} found wrong' if found else 'as the manifest says'}")
         problems += found
     for problem in problems:
         print(f"ipt: {problem}", file=sys.stderr)

@@ -21,6 +21,7 @@ VERBS = {
     "synthesize": "write instruction-response pairs about documents, in carryover rounds",
     "augment": "render texts and pairs through templates into augmented_texts",
     "shard": "tokenize and pack a text table into shards for the trainer",
+    "export": "write a text table as JSON lines or Parquet, for other trainers",
     "train": "train a model on shards",
     "evaluate": "score models and the synthesizer",
     "report": "one HTML page and one table: what went in, what came out, what was rejected and why",

@@ -88,6 +88,12 @@ class Runner:
         job = Job(self.lakehouse, step.name, step.config, self.session)
         verb.estimate(step.config, job, number, tokens_per_second, price)
 
+    def trace(self, step: Step, address: str) -> None:
+        """Show where something a step wrote came from."""
+        verb = load_verb(step.verb)
+        assert verb.trace is not None
+        verb.trace(step.config, Job(self.lakehouse, step.name, step.config, self.session), address)
+
     def close(self) -> None:
         """Stop the session, if this runner started one."""
         if self._session is not None and "DATABRICKS_RUNTIME_VERSION" not in os.environ:

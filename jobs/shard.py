@@ -19,9 +19,9 @@ from pydantic import Field, model_validator
 from jobs.lakehouse.rows import Row, map_rows
 from jobs.lakehouse.stage import Job, Verb
 from jobs.lakehouse.tables import TABLES, outcome_schema
-from jobs.sharding.texts import RowFilter, chosen_rows, contents, ordered_texts
+from jobs.sharding.texts import RowFilter, chosen_rows, contents, ordered_texts, with_most_pairs
 from udfs.config import Config, fingerprint
-from udfs.errors import DataError
+from udfs.errors import ConfigError, DataError
 from udfs.shards.format import FORMAT, ShardInfo, ShardSpec
 from udfs.shards.manifest import MANIFEST, Manifest, Source, read_manifest, verify, write_manifest
 
@@ -51,6 +51,8 @@ class ShardConfig(Config):
     roles: bool = False
     # With roles: most examples of one dataset in a few-shot sequence; the number is drawn from 1 to this.
     shots: int = Field(1, ge=1)
+    # Tuning examples only: contexts of a dataset, those with the most pairs. Published: 10,000, so that none dominates.
+    contexts_per_dataset: int | None = Field(None, ge=1)
     packing: Literal["best_fit", "concatenate"] = "best_fit"
     # Tasks, each with files of its own. About one per 128 MiB of tokens; more only pays with more cores.
     partitions: int = Field(2, ge=1, le=100_000)
@@ -68,6 +70,8 @@ class ShardConfig(Config):
             raise ValueError(f"roles: only tuning_examples have roles, not {self.table}")
         if self.roles and self.packing != "best_fit":
             raise ValueError("packing: examples with roles must stay whole, so they need best_fit")
+        if self.contexts_per_dataset is not None and self.table != "tuning_examples":
+            raise ValueError(f"contexts_per_dataset: only tuning_examples have contexts, not {self.table}")
         if self.shots > 1 and not self.roles:
             raise ValueError("shots: only examples with roles are joined; set roles: true")
         return self
@@ -102,6 +106,8 @@ def shard(config: ShardConfig, job: Job) -> dict[str, float]:
 
     plan = _plan(config, job, tokenizer, folder, set_fingerprint)
     rows = chosen_rows(job.lakehouse, config.table, version, config.filter)
+    if config.contexts_per_dataset is not None:
+        rows = with_most_pairs(rows, config.contexts_per_dataset)
     texts = ordered_texts(rows, config.table, config.partitions, config.seed)
     staged = _staged(texts, plan, _row_of(config, name, set_fingerprint, version, tokenizer), job)
     shards = [ShardInfo(**row.asDict()) for row in _shard_rows(staged).collect()]
@@ -268,11 +274,35 @@ def _verify(config: ShardConfig, job: Job) -> list[str]:
     return [f"{name}: {problem}" for problem in verify(job.lakehouse.path("shards", name))]
 
 
+def _trace(config: ShardConfig, job: Job, address: str) -> None:
+    from jobs.sharding.trace import show, trace
+    from udfs.shards.trace import locate
+    from udfs.tokens import load_tokenizer
+
+    folder = job.lakehouse.path("shards", _name(config, job))
+    piece, manifest = locate(folder, address), read_manifest(folder)
+    tokenizer = load_tokenizer(job.lakehouse.path(config.tokenizer))
+    if tokenizer.hash != manifest.tokenizer_hash:
+        raise ConfigError(
+            f"the tokenizer at {config.tokenizer} is not the one that the set {manifest.name} was made with."
+        )
+    show(*trace(piece, manifest, tokenizer, job.lakehouse))
+
+
 def _reads(config: ShardConfig) -> tuple[str, ...]:
     return (config.table,)
 
 
-VERB = Verb(name="shard", config=ShardConfig, run=shard, reads=_reads, writes=WRITES, check=_check, verify=_verify)
+VERB = Verb(
+    name="shard",
+    config=ShardConfig,
+    run=shard,
+    reads=_reads,
+    writes=WRITES,
+    check=_check,
+    verify=_verify,
+    trace=_trace,
+)
 
 if __name__ == "__main__":
     from jobs.cli import main

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from udfs.errors import ConfigError
 from udfs.text.files import exists, plain_path
-from udfs.text.sources import FileSource
+from udfs.text.sources import FileSource, TableSource
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -34,17 +34,34 @@ def located(sources: Sequence[SourceT], job: "Job") -> list[SourceT]:
         ConfigError: nothing is there.
         EnvironmentProblem: an object store's driver is not installed.
     """
-    found = []
-    for source in sources:
-        has_scheme = bool(_ROOT.match(source.path)[1])  # type: ignore[index]
-        path = source.path if has_scheme else str(job.lakehouse.path(source.path))
-        if not exists(path):
-            raise ConfigError(
-                f"steps.{job.step}.sources: there is nothing at {path}. Give a file or a folder; a relative path is "
-                "below the lakehouse's root."
-            )
-        found.append(source.model_copy(update={"path": path}))
-    return found
+    return [source.model_copy(update={"path": located_path(source.path, job)}) for source in sources]
+
+
+def located_path(path: str, job: "Job") -> str:
+    """The path made absolute.
+
+    Raises:
+        ConfigError: nothing is there.
+        EnvironmentProblem: an object store's driver is not installed.
+    """
+    has_scheme = bool(_ROOT.match(path)[1])  # type: ignore[index]
+    absolute = path if has_scheme else str(job.lakehouse.path(path))
+    if not exists(absolute):
+        raise ConfigError(
+            f"steps.{job.step}.sources: there is nothing at {absolute}. Give a file or a folder; a relative path is "
+            "below the lakehouse's root."
+        )
+    return absolute
+
+
+def stream_table(source: TableSource, files_per_batch: int, job: "Job") -> "DataFrame":
+    """A streaming frame of a Delta table's rows, as they are."""
+    reader = job.spark.readStream.format("delta").option("skipChangeCommits", "true")
+    reader = reader.option("maxFilesPerTrigger", files_per_batch)
+    if source.table is not None:
+        return reader.table(source.table)
+    assert source.path is not None
+    return reader.load(located_path(source.path, job))
 
 
 def stream_files(sources: Sequence[FileSource], files_per_batch: int, job: "Job") -> "DataFrame":

@@ -75,6 +75,8 @@ class Verb:
     verify: "Callable[[Any, Job], list[str]] | None" = None
     # Prints what the step will cost, from a sample of so many documents: `(config, job, n, tokens_per_second, price)`.
     estimate: "Callable[[Any, Job, int, float | None, float | None], None] | None" = None
+    # Shows where something the verb has written came from: `(config, job, address)`.
+    trace: "Callable[[Any, Job, str], None] | None" = None
     # Whether the job itself is an MLflow run; the trainer makes its own.
     tracked: bool = True
 

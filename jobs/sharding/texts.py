@@ -46,6 +46,16 @@ def chosen_rows(lakehouse: "Lakehouse", table: str, version: int, taken: RowFilt
     return frame
 
 
+def with_most_pairs(rows: "DataFrame", contexts: int) -> "DataFrame":
+    """Of each dataset of tuning examples at most so many, those with the most pairs; a hash decides between equals."""
+    from pyspark.sql import Window
+    from pyspark.sql import functions as F
+
+    order = Window.partitionBy("dataset").orderBy(F.desc("n_pairs"), F.md5("example_id"), "example_id")
+    ranked = rows.withColumn("_rank", F.row_number().over(order))
+    return ranked.filter(F.col("_rank") <= contexts).drop("_rank")
+
+
 def ordered_texts(rows: "DataFrame", table: str, partitions: int, seed: int) -> "DataFrame":
     """The rows to shard: bucket, id and the columns of the text, each bucket complete and in order in one partition.
 

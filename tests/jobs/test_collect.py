@@ -9,6 +9,7 @@ from jobs.collect import VERB
 from jobs.lakehouse.config import LakehouseConfig
 from jobs.lakehouse.lakehouse import Lakehouse
 from jobs.lakehouse.stage import Job
+from jobs.sharding.texts import RowFilter, chosen_rows, with_most_pairs
 from udfs.config import build
 from udfs.errors import ConfigError
 from udfs.text.collection import DATASETS
@@ -68,3 +69,21 @@ def test_the_collection_is_checked_before_spark_starts(tmp_path):
         ConfigError, match="missing: Quac; not of the collection: 'WikiTableQuestionsQuac' is two names"
     ):
         VERB.check(config, job)
+
+
+def test_the_collection_is_read_and_its_sets_can_be_capped(lakehouse, run_verb):
+    pair = {"Q": "What is it?", "A": "A thing."}
+    for name in DATASETS:
+        many = 12 if name == "squad" else 1
+        records = [{"context": f"{name} {n}.", "QA_list": [pair] * (1 + n % 6)} for n in range(many)]
+        _lines(lakehouse.path(f"collection/{name}/shard/00000.jsonl"), records)
+    settings = {"sources": [{"path": "collection", "kind": "examples", "collection": True}]}
+    assert run_verb("collect", settings)["tuning_examples"] == 34 + 12
+    assert {row["dataset"] for row in _rows(lakehouse, "tuning_examples")} == set(DATASETS)
+
+    rows = chosen_rows(lakehouse, "tuning_examples", lakehouse.version("tuning_examples"), RowFilter())
+    kept = with_most_pairs(rows, 5).collect()
+    assert sorted(row["n_pairs"] for row in kept if row["dataset"] == "squad") == [4, 5, 5, 6, 6]
+    assert len(kept) == 34 + 5
+    again = with_most_pairs(rows.repartition(7), 5).collect()
+    assert {row["example_id"] for row in again} == {row["example_id"] for row in kept}

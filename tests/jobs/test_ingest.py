@@ -71,8 +71,12 @@ def test_folders_formats_and_broken_files(lakehouse, run_verb):
 def test_settings_are_checked():
     from jobs.ingest import IngestConfig
 
-    with pytest.raises(ConfigError, match="at least 1 item"):
-        build(IngestConfig, {"sources": []}, "steps.ingest")
+    for wrong in ({"sources": []}, {"sources": [{"path": "x"}], "table": {"path": "y", "name": "z"}}):
+        with pytest.raises(ConfigError, match="give either `sources`"):
+            build(IngestConfig, wrong, "steps.ingest")
+    for table in ("texts", "a.b.c.d", "a.b; drop", "a.`b`"):
+        with pytest.raises(ConfigError, match="must be `catalog"):
+            build(IngestConfig, {"table": {"table": table, "name": "z"}}, "steps.ingest")
     with pytest.raises(ConfigError, match="Did you mean 'license'"):
         build(IngestConfig, {"sources": [{"path": "x", "licence": "MIT"}]}, "steps.ingest")
 
@@ -80,3 +84,29 @@ def test_settings_are_checked():
 def test_missing_folder_is_a_configuration_error(run_verb):
     with pytest.raises(ConfigError, match="there is nothing at"):
         run_verb("ingest", {"sources": [{"path": "nowhere"}]})
+
+
+def test_a_delta_table_by_its_folder_and_by_its_name(lakehouse, run_verb, spark):
+    folder = str(lakehouse.path("theirs"))
+    rows = [(1, "one", 3.5), (2, "two", None), (3, None, 1.0), (4, "one", 2.0)]
+    spark.createDataFrame(rows, "id long, body string, score double").write.format("delta").save(folder)
+    source = {"name": "theirs", "text_field": "body", "id_field": "id", "license": "MIT"}
+    counts = run_verb("ingest", {"table": {"path": "theirs", **source}})
+    found = {row["text"]: row for row in _rows(lakehouse, "raw_documents")}
+    assert found.keys() == {"one", "two"}
+    assert found["two"]["uri"] == "theirs#2" and found["two"]["metadata"] == {"id": "2"}
+    assert found["two"]["source"] == "theirs" and found["two"]["license"] == "MIT"
+    assert counts["rejects/missing_text"] == 1 and counts["rejects/duplicate"] == 1
+
+    # Rows that come later are read by the next run, and only those.
+    spark.createDataFrame([(5, "five", 0.0)], "id long, body string, score double").write.format("delta").mode(
+        "append"
+    ).save(folder)
+    assert run_verb("ingest", {"table": {"path": "theirs", **source}})["raw_documents"] == 1
+
+    spark.sql(f"CREATE TABLE default.their_texts USING delta LOCATION '{folder}'")
+    try:
+        counts = run_verb("ingest", {"table": {"table": "default.their_texts", **source}}, step="by-name")
+    finally:
+        spark.sql("DROP TABLE default.their_texts")
+    assert counts["rejects/duplicate"] == 4 and "raw_documents" not in counts

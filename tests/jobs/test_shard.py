@@ -16,8 +16,9 @@ import pytest
 
 from jobs.cli import main
 from jobs.lakehouse.lakehouse import Lakehouse
+from jobs.lakehouse.stage import Job
 from jobs.lakehouse.tables import PROVENANCE, TABLES
-from jobs.shard import ShardConfig
+from jobs.shard import VERB, ShardConfig
 from udfs.config import build
 from udfs.errors import ConfigError, DataError
 from udfs.shards.format import ShardReader
@@ -183,6 +184,67 @@ def test_the_command_names_damaged_files_and_exits_with_1(
     assert said.count("ipt:") == 1
     assert main([*command[:-1], "shard-none"]) == 1
     assert "there is no shard set in" in capsys.readouterr().err
+
+
+def test_the_command_shows_where_a_token_came_from(
+    lakehouse: Lakehouse, spark: Any, run_verb: RunVerb, tokenizer: Tokenizer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tokenizer.save(lakehouse.path("tokenizer"))
+    pairs = [{"instruction": f"When was Elm {n} founded?", "response": f"In {1500 + n}.", "format": ""} for n in (1, 2)]
+    links = [
+        {
+            "chain_id": "chain",
+            "round": number,
+            "chain_length": 2,
+            "doc_id": f"doc{number}",
+            "chunk": 0,
+            "source": "towns",
+            "domain": "geography",
+            "carried": [],
+            "status": "ok",
+            "n_prompt_tokens": 1,
+            "n_cached_tokens": 0,
+            "n_completion_tokens": 1,
+            "rejected_pairs": [],
+            "engine": {"name": "none"},
+            "completion": "",
+            "context": f"The town of Elm {number} lies by the sea. [red]Fish[/red] is caught there.",
+            "pairs": [pairs[number]],
+        }
+        for number in range(2)
+    ]
+    raw = [
+        {
+            "doc_id": f"doc{n}",
+            "source": "towns",
+            "domain": "d",
+            "uri": f"/towns.jsonl#{n}",
+            "text": "x",
+            "license": "MIT",
+        }
+        for n in range(2)
+    ]
+    for table, rows in (("syntheses", links), ("raw_documents", raw)):
+        declared = [column.name for column in TABLES[table].columns]
+        fill(lakehouse, spark, table, [dict.fromkeys(declared) | entry for entry in rows])
+    run_verb("augment", {})
+    settings = {"table": "augmented_texts", "sequence_length": 256}
+    run_verb("shard", settings, step="shard-augmented")
+    folder = lakehouse.path("shards", "augmented")
+    (entry,) = read_manifest(folder).shards
+    reader = ShardReader(folder / entry.path)
+    texts = [tokenizer.decode([token]) for token in reader.input_ids(0).tolist()]
+    config = build(ShardConfig, settings, "shard")
+    job = Job(lakehouse, "shard-augmented", config, lambda: spark)
+    for number in range(2):
+        token = "".join(texts).index(f"Elm {number} lies")
+        place = next(index for index in range(len(texts)) if len("".join(texts[: index + 1])) > token)
+        VERB.trace(config, job, f"{entry.path}:0:{place}")  # type: ignore[misc]
+        said = capsys.readouterr().out
+        assert f"round     {number}, of 0 to 1" in said
+        assert f"doc{number}:0  /towns.jsonl#{number} (MIT)  <- this token" in said
+        assert said.count("<- this token") == 1
+        assert "[red]Fish[/red]" in said
 
 
 def test_lost_files_are_made_again_with_the_same_bytes(filled: Lakehouse, run_verb: RunVerb) -> None:

@@ -1,4 +1,4 @@
-"""Raw documents from files: rows of ``raw_documents`` as received, and the rejects."""
+"""Raw documents from files and tables: rows of ``raw_documents`` as received, and the rejects."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 from udfs.hashing import identifier
 from udfs.rejects import reject
 from udfs.text.readers import Record, as_json, as_metadata
-from udfs.text.sources import TextSource
+from udfs.text.sources import TableSource, TextSource
 
 STAGE = "ingest"
 
@@ -23,8 +23,15 @@ def raw_documents(uri: str, sources: Sequence[TextSource]) -> Iterator[tuple[str
                 yield _document(item, source, source.name_of(uri)) if isinstance(item, Record) else ("rejects", item)
 
 
-def _document(record: Record, source: TextSource, name: str) -> tuple[str, dict[str, Any]]:
-    field = "text" if source.is_recast else source.text_field
+def table_documents(row: dict[str, Any], source: TableSource) -> tuple[str, dict[str, Any]]:
+    """``(table, row)`` for one row of a Delta table; its ``uri`` is ``<table>#<id>``."""
+    key = identifier(row.get(source.text_field)) if source.id_field is None else row.get(source.id_field)
+    return _document(Record(f"{source.table or source.path}#{key}", row), source, source.name)
+
+
+def _document(record: Record, source: TextSource | TableSource, name: str) -> tuple[str, dict[str, Any]]:
+    recast = isinstance(source, TextSource) and source.is_recast
+    field = "text" if recast else source.text_field
     text = record.fields.get(field)
     if not isinstance(text, str) or not text.strip():
         if field not in record.fields:
@@ -32,7 +39,7 @@ def _document(record: Record, source: TextSource, name: str) -> tuple[str, dict[
         else:
             detail = f"field {field!r} is {'blank' if isinstance(text, str) else type(text).__name__}"
         return "rejects", reject(STAGE, record.record_id, "missing_text", detail, as_json(record.fields))
-    if source.is_recast:
+    if recast:
         title = {"title": record.fields["title"]} if record.fields["title"] else {}
         metadata = {**title, **record.fields["metadata"]}
     else:

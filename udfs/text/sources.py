@@ -15,6 +15,7 @@ from udfs.text.readers import FORMATS, Record, read_records
 from udfs.text.recast import READERS, RecastOptions
 from udfs.text.recast.records import EVERYTHING
 
+_TABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*){1,2}")
 _PART = re.compile(r"part-\d+")
 
 
@@ -93,6 +94,31 @@ class TextSource(FileSource):
     # Without it, the record's own field `domain`, else the source's name.
     domain: str | None = Field(default=None, min_length=1)
     text_field: str = "text"
+
+
+class TableSource(Config):
+    """Raw texts in a Delta table that others write: a row is a record. Rows that are added later are read then."""
+
+    # A name of Unity Catalog, `catalog.schema.table` or `schema.table`, or ...
+    table: str | None = None
+    # ... the folder of the table: absolute, relative to the lakehouse, or the address of an object store.
+    path: str | None = Field(default=None, min_length=1)
+    name: str = Field(min_length=1)
+    domain: str | None = Field(default=None, min_length=1)
+    text_field: str = "text"
+    # Column that tells rows apart, by which a text is found again; without it the text's own hash.
+    id_field: str | None = None
+    license: str | None = None
+
+    @model_validator(mode="after")
+    def _one_place(self) -> "TableSource":
+        if (self.table is None) == (self.path is None):
+            raise ValueError("give either `table` (a name of the catalog) or `path` (a folder)")
+        if self.table is not None and not _TABLE.fullmatch(self.table):
+            raise ValueError(
+                "`table` must be `catalog.schema.table` or `schema.table`, each of letters, digits and underscores"
+            )
+        return self
 
 
 class TuningSource(FileSource):
