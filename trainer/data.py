@@ -2,7 +2,7 @@
 
     manifest.json, *.arrow  --ShardSet-->  rows by number          (sources.py)
     Order                   --positions--> (source, row): which rows a step takes          (order.py)
-    rows                    --collate-->   Batch: ids, positions, documents, loss positions, targets, weights
+    rows                    --collate-->   Batch: ids, positions, documents, loss positions, targets, weights, groups
     Loader                  one rank's batches of any step, the next one made while this one is computed
 
 Nothing here depends on the number of ranks or on what was read before: rank ``r`` of ``R`` takes the ``r``-th of ``R``
@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from trainer.objective import Groups
 from trainer.order import Order
 from trainer.sources import ShardSet
 
@@ -34,7 +35,9 @@ class Batch:
         positions: [N] int64 places in the flattened rows whose next token is learned.
         targets: [N] int64 that next token.
         weights: [N] float32 what it counts, above 0.
-        tokens: tokens without padding.
+        groups: [N] int64 group (``trainer.objective.Groups``) of that next token.
+        source_tokens: [sources] tokens of each source, without padding.
+        squares: sum of the squared lengths of the documents: the pairs of tokens in attention, twice.
         rows: [B] (source, row) of every row.
     """
 
@@ -46,8 +49,20 @@ class Batch:
     positions: torch.Tensor
     targets: torch.Tensor
     weights: torch.Tensor
-    tokens: int
+    groups: torch.Tensor
+    source_tokens: np.ndarray
+    squares: int
     rows: list[tuple[int, int]]
+
+    @property
+    def tokens(self) -> int:
+        """Tokens without padding."""
+        return int(self.source_tokens.sum())
+
+    @property
+    def group_count(self) -> int:
+        """How many groups there are in the mixture."""
+        return len(self.source_tokens) * Groups.PER_SOURCE
 
     def to(self, device: torch.device) -> "Batch":
         """The batch with its tensors on ``device``."""
@@ -61,7 +76,12 @@ class Batch:
 
 
 def collate(
-    input_ids: np.ndarray, lengths: Sequence[np.ndarray], weights: np.ndarray, rows: list[tuple[int, int]]
+    input_ids: np.ndarray,
+    lengths: Sequence[np.ndarray],
+    weights: np.ndarray,
+    rows: list[tuple[int, int]],
+    roles: Sequence[np.ndarray | None] | None = None,
+    groups: Groups = Groups(("",)),
 ) -> Batch:
     """A batch of packed rows.
 
@@ -70,14 +90,20 @@ def collate(
         lengths: for each row, the tokens of its documents.
         weights: [B, L] weight of each token as a target.
         rows: where they came from.
+        roles: for each row, [L] role of each token, or None where its set has none.
+        groups: what the loss is told apart by.
     """
     count, length = input_ids.shape
     spans: list[int] = []
     numbers: list[int] = []
-    tokens = 0
-    for documents in lengths:
+    source_tokens = np.zeros(len(groups.sources), np.int64)
+    squares = 0
+    group_of = np.empty((count, length), np.int64)
+    for number, (documents, (source, _)) in enumerate(zip(lengths, rows, strict=True)):
         used = int(documents.sum())
-        tokens += used
+        source_tokens[source] += used
+        squares += int((documents.astype(np.int64) ** 2).sum())
+        group_of[number] = groups.number(source, roles[number] if roles else None)
         spans.extend(documents.tolist())
         numbers.extend(range(len(documents)))
         if used < length:
@@ -106,7 +132,10 @@ def collate(
         positions=torch.from_numpy(positions),
         targets=torch.from_numpy(targets[positions]),
         weights=torch.from_numpy(shifted[positions]),
-        tokens=tokens,
+        # The last position of a batch predicts nothing, so the next place is always in it.
+        groups=torch.from_numpy(group_of.reshape(-1)[positions + 1]),
+        source_tokens=source_tokens,
+        squares=squares,
         rows=rows,
     )
 
@@ -135,6 +164,7 @@ class Loader:
     ) -> None:
         self._order = order
         self._sets = list(sets)
+        self._groups = Groups(tuple(source.name for source in order.sources))
         self._weights = weights
         self._sequences = sequences
         self._micro_batch = micro_batch
@@ -170,9 +200,9 @@ class Loader:
         located = [self._sets[source].locate(row) for source, row in places]
         ids = np.stack([reader.input_ids(row) for reader, row in located])
         lengths = [reader.lengths(row) for reader, row in located]
+        roles = [reader.roles(row) for reader, row in located]
         weights = np.ones(ids.shape, np.float32)
-        for number, (reader, row) in enumerate(located):
-            roles = reader.roles(row)
-            if roles is not None:
-                weights[number] = self._weights[roles]
-        return collate(ids, lengths, weights, places)
+        for number, kinds in enumerate(roles):
+            if kinds is not None:
+                weights[number] = self._weights[kinds]
+        return collate(ids, lengths, weights, places, roles, self._groups)

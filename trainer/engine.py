@@ -3,6 +3,10 @@
 DeepSpeed averages gradients over ranks. Our loss is a sum, so it is scaled by (ranks / weight of the global batch)
 before the backward pass; the gradient is then that of sum(weight x cross-entropy) / sum(weight) over the whole global
 batch, whatever the number of ranks and micro-batches.
+
+A step whose loss is not finite or above a limit gets a gradient that is not finite, by a factor in its last backward
+pass: from there on it is skipped as any other step with such a gradient, on all ranks, at every ZeRO stage, and without
+waiting for the device.
 """
 
 import logging
@@ -18,6 +22,7 @@ from trainer.config import TrainingConfig, batch_shape, deepspeed_section
 from trainer.data import Batch
 from trainer.distributed import World, output_to_stderr
 from trainer.loss import LanguageModelLoss
+from trainer.timing import Stopwatch
 
 
 @dataclass(frozen=True)
@@ -25,14 +30,19 @@ class StepResult:
     """Outcome of one optimizer step.
 
     Attributes:
-        loss_sum: [] float32 on the device: this rank's sum of weight x cross-entropy.
-        grad_norm: 2-norm of the global gradient before clipping; inf or nan where it was not finite.
+        loss: sum of weight x cross-entropy over the global batch, divided by its weight.
+        grad_norm: 2-norm of the global gradient before clipping; inf or nan where it was not finite. A tensor on the
+            device where reading it would wait for the optimizer.
         applied: whether the weights changed; a step with a gradient that is not finite is skipped on all ranks.
+        groups: [groups] float32 on the device: this rank's cross-entropy of each group (``LanguageModelLoss``).
+        times: forward, backward, optimizer.
     """
 
-    loss_sum: torch.Tensor
-    grad_norm: float
+    loss: float
+    grad_norm: torch.Tensor | float
     applied: bool
+    groups: torch.Tensor
+    times: Stopwatch
 
 
 class Engine:
@@ -69,33 +79,52 @@ class Engine:
                 deepspeed.zero.register_external_parameter(module, head)
         self.engine.train()
 
-    def step(self, batches: Sequence[Batch], weight: float, lr: float) -> StepResult:
+    def step(self, batches: Sequence[Batch], weight: float, lr: float, limit: float = math.inf) -> StepResult:
         """One optimizer step over this rank's micro-batches.
 
         Args:
             batches: as many as the engine accumulates.
             weight: sum of the loss weights over the global batch.
             lr: learning rate.
+            limit: a step with a loss above it is skipped.
         """
+        times = Stopwatch(self._world.device)
         total = torch.zeros((), dtype=torch.float32, device=self._world.device)
+        groups = torch.zeros(batches[0].group_count, dtype=torch.float32, device=self._world.device)
+        scale: torch.Tensor | float = self._world.size / weight
         for batch in batches:
-            loss = self.engine(batch.to(self._world.device))
+            loss, parts = self.engine(batch.to(self._world.device))
             total += loss.detach()
-            self.engine.backward(loss * (self._world.size / weight), scale_wrt_gas=False)
-            if batch is not batches[-1]:
+            groups += parts
+            times.mark("forward")
+            last = batch is batches[-1]
+            if last:
+                if self._world.size > 1:
+                    torch.distributed.all_reduce(total)
+                total /= weight
+                scale = torch.where(torch.isfinite(total) & (total <= limit), scale, math.nan)
+                loss_read = _Reading(total)
+            self.engine.backward(loss * scale, scale_wrt_gas=False)
+            if not last:
                 self.engine.step()  # only counts the micro-batch
+            times.mark("backward")
         for group in self.optimizer.param_groups:
             group["lr"] = lr
+        norm, applied = self._apply()
+        times.mark("optimizer")
+        return StepResult(loss_read.value(), norm, applied, groups, times)
+
+    def _apply(self) -> tuple[torch.Tensor | float, bool]:
+        """Clip and step. Gives the gradient's norm and whether the weights changed."""
         if self._own_clipping:
             norm = float(torch.nn.utils.clip_grad_norm_(self.engine.module.parameters(), self._clipping))
-            if not math.isfinite(norm):
+            applied = math.isfinite(norm)
+            if not applied:
                 self.engine.module.zero_grad(set_to_none=True)  # AdamW leaves weights without gradients alone
-                self.engine.step()
-                return StepResult(total, norm, False)
             self.engine.step()
-            return StepResult(total, norm, True)
+            return norm, applied
         self.engine.step()
-        return StepResult(total, float(self.engine.get_global_grad_norm()), bool(self.engine.was_step_applied()))
+        return self.engine.get_global_grad_norm(), bool(self.engine.was_step_applied())
 
     def state_dict(self) -> dict[str, torch.Tensor] | None:
         """All weights of the language model on the CPU, on rank 0; None on the others. Every rank must call it."""
@@ -107,6 +136,25 @@ class Engine:
                 if self._world.main:
                     state[name] = parameter.detach().to("cpu", copy=True).contiguous()
         return state if self._world.main else None
+
+
+class _Reading:
+    """A value on its way from the device: it is waited for, but not for what is computed after it."""
+
+    def __init__(self, scalar: torch.Tensor) -> None:
+        self._ready: torch.cuda.Event | None = None
+        self._host = scalar
+        if scalar.device.type == "cuda":
+            self._host = torch.empty((), dtype=scalar.dtype, pin_memory=True)
+            self._host.copy_(scalar, non_blocking=True)
+            self._ready = torch.cuda.Event()
+            self._ready.record()
+
+    def value(self) -> float:
+        """The number."""
+        if self._ready is not None:
+            self._ready.synchronize()
+        return float(self._host)
 
 
 def quiet_deepspeed() -> None:

@@ -32,8 +32,8 @@ class _WeightedCrossEntropy(torch.autograd.Function):
         targets: torch.Tensor,
         weights: torch.Tensor,
         dtype: torch.dtype,
-    ) -> torch.Tensor:
-        total = torch.zeros((), dtype=torch.float32, device=hidden.device)
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        entropies = torch.empty(len(hidden), dtype=torch.float32, device=hidden.device)
         hidden_grad = torch.empty_like(hidden)
         head_grad = torch.zeros_like(head, dtype=torch.float32)
         matrix = head.to(dtype)
@@ -44,7 +44,7 @@ class _WeightedCrossEntropy(torch.autograd.Function):
             chosen = targets[part, None]
             share = weights[part, None]
             log_probabilities = torch.log_softmax(logits, dim=-1)
-            total -= (log_probabilities.gather(1, chosen) * share).sum()
+            entropies[part] = -log_probabilities.gather(1, chosen).squeeze(1)
             # d loss / d logits = weight * (probabilities - one-hot). The weight is applied on the narrow side.
             grad = log_probabilities.exp_()
             grad.scatter_add_(1, chosen, torch.full_like(share, -1.0))
@@ -52,7 +52,8 @@ class _WeightedCrossEntropy(torch.autograd.Function):
             hidden_grad[part] = torch.mm(grad, matrix) * share
             head_grad += torch.mm(grad.t(), (states * share).to(dtype))
         ctx.save_for_backward(hidden_grad, head_grad.to(head.dtype))
-        return total
+        ctx.mark_non_differentiable(entropies)
+        return (entropies * weights).sum(), entropies
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
@@ -62,8 +63,8 @@ class _WeightedCrossEntropy(torch.autograd.Function):
 
 def weighted_cross_entropy(
     hidden: torch.Tensor, head: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor, dtype: torch.dtype
-) -> torch.Tensor:
-    """Sum over positions of weight x cross-entropy, with fp32 logits.
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Sum over positions of weight x cross-entropy, and the cross-entropies, with fp32 logits.
 
     Args:
         hidden: [T, H] last hidden states.
@@ -73,12 +74,12 @@ def weighted_cross_entropy(
         dtype: of the matrix products.
 
     Returns:
-        [] float32. Differentiable once, in ``hidden`` and ``head``.
+        [] float32, differentiable once, in ``hidden`` and ``head``; and [T] float32 without weights, not differentiable.
     """
     # Autocast would cast what is fp32 here on purpose.
     with torch.autocast(hidden.device.type, enabled=False):
-        loss: torch.Tensor = _WeightedCrossEntropy.apply(hidden, head, targets, weights, dtype)
-    return loss
+        loss, entropies = _WeightedCrossEntropy.apply(hidden, head, targets, weights, dtype)
+    return loss, entropies
 
 
 class LanguageModelLoss(nn.Module):
@@ -97,8 +98,13 @@ class LanguageModelLoss(nn.Module):
         self.model = model
         self._autocast = autocast
 
-    def forward(self, batch: Batch) -> torch.Tensor:
-        """[] float32: sum over the batch's positions of weight x cross-entropy."""
+    def forward(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        """Loss of a batch on the model's device.
+
+        Returns:
+            [] float32: sum over the batch's positions of weight x cross-entropy; and [groups] float32: cross-entropy
+            without weights, summed over the positions of each group.
+        """
         head = self.model.get_output_embeddings().weight
         dtype = self._autocast or head.dtype
         hidden = self.hidden_states(batch)
@@ -108,7 +114,9 @@ class LanguageModelLoss(nn.Module):
             pad(part, (0, extra)) for part in (batch.positions, batch.targets, batch.weights)
         )
         states = hidden.reshape(-1, hidden.shape[-1]).index_select(0, positions)
-        return weighted_cross_entropy(states, head, targets, weights, dtype)
+        loss, entropies = weighted_cross_entropy(states, head, targets, weights, dtype)
+        sums = torch.zeros(batch.group_count, dtype=torch.float32, device=loss.device)
+        return loss, sums.index_add_(0, batch.groups, entropies[: len(batch.groups)])
 
     def hidden_states(self, batch: Batch) -> torch.Tensor:
         """[B, L, H] last hidden states ([1, B * L, H] with flash attention)."""

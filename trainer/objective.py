@@ -4,7 +4,9 @@ An objective is a table from a token's role (``udfs.shards.format.ROLES``) to a 
 of the token it *predicts*, so the last token of a document, which predicts nothing, has none.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -41,3 +43,37 @@ def role_weights(objective: str | Mapping[str, float]) -> np.ndarray:
     """[roles] float32 weight of each role, in the order of ``ROLES``; roles left out of a table have 0."""
     table = OBJECTIVES[objective] if isinstance(objective, str) else objective
     return np.array([table.get(role, 0.0) for role in ROLES], np.float32)
+
+
+@dataclass(frozen=True)
+class Groups:
+    """What the loss is told apart by: the source of a token and, in sets that have roles, its role.
+
+    Attributes:
+        sources: names of the mixture's sources, in order.
+    """
+
+    sources: tuple[str, ...]
+
+    # One for sets without roles, and one for each role.
+    PER_SOURCE: ClassVar[int] = 1 + len(ROLES)
+
+    def __len__(self) -> int:
+        return len(self.sources) * self.PER_SOURCE
+
+    def number(self, source: int, roles: np.ndarray | None) -> np.ndarray | int:
+        """Group of each token of that source; without roles, one group for all of them."""
+        return source * self.PER_SOURCE + (0 if roles is None else 1 + roles.astype(np.int64))
+
+    def means(self, sums: Sequence[float], counts: Sequence[float]) -> dict[str, float]:
+        """``loss/source/<name>`` and ``loss/role/<name>``: mean cross-entropy, in nats, where anything was learned.
+
+        Args:
+            sums: [groups] summed cross-entropy, without weights.
+            counts: [groups] how many tokens it is summed over.
+        """
+        shape = (len(self.sources), self.PER_SOURCE)
+        total, count = np.reshape(sums, shape), np.reshape(counts, shape)
+        parts = [(f"source/{name}", total[index], count[index]) for index, name in enumerate(self.sources)]
+        parts += [(f"role/{name}", total[:, 1 + index], count[:, 1 + index]) for index, name in enumerate(ROLES)]
+        return {f"loss/{name}": float(part.sum() / number.sum()) for name, part, number in parts if number.any()}
