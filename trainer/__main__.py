@@ -39,6 +39,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.dry_run:
             print(_dry_run(config))
             return 0
+        if arguments.show_tokens:
+            _show_tokens(config)
+            return 0
         if arguments.plan:
             result = _forecast(config, arguments)
             print(result.text())
@@ -61,6 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--config", required=True, help="a path, or a short name of conf/training")
     parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="change one setting")
     parser.add_argument("--dry-run", action="store_true", help="print the resolved configuration and the plan")
+    parser.add_argument("--show-tokens", action="store_true", help="print the first batch with every token's weight")
     parser.add_argument("--plan", action="store_true", help="print memory and time on the GPUs named by:")
     parser.add_argument("--gpus", type=int, default=1, help="with --plan: how many (default 1)")
     parser.add_argument("--device", choices=DEVICES, default="h200", help="with --plan: of which kind (default h200)")
@@ -82,6 +86,14 @@ def _dry_run(config: TrainingConfig) -> str:
         "plan": plan(config, sets, mixture(config, sets)).tree(),
     }
     return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
+
+
+def _show_tokens(config: TrainingConfig) -> None:
+    from rich.console import Console
+
+    from trainer.show import show_tokens
+
+    show_tokens(config, Console())
 
 
 def _forecast(config: TrainingConfig, arguments: argparse.Namespace) -> Forecast:

@@ -11,6 +11,7 @@ import json
 import os
 import re
 import shutil
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -32,7 +33,10 @@ class Progress:
         step: optimizer steps done, skipped ones included.
         position: rows consumed over all ranks; the next step begins there.
         tokens: tokens consumed, padding left out.
-        skipped: steps skipped because their gradient was not finite.
+        skipped: steps skipped because they were not finite or a spike.
+        losses, skipped_lately: state of ``trainer.guard.Guard``.
+        supervised_tokens: tokens learned, each as often as it was.
+        source_tokens: tokens consumed of each source.
         run_id: MLflow run, "" where there is none.
         manifests: fingerprint of each source's shard set.
         order: fingerprint of the data order.
@@ -44,6 +48,10 @@ class Progress:
     position: int = 0
     tokens: int = 0
     skipped: int = 0
+    losses: Sequence[float] = ()
+    skipped_lately: Sequence[int] = ()
+    supervised_tokens: int = 0
+    source_tokens: dict[str, int] | None = None
     run_id: str = ""
     manifests: dict[str, str] | None = None
     order: str = ""

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import Field, field_validator, model_validator
 
+from trainer.guard import GuardConfig
 from trainer.objective import OBJECTIVES, check_weights
 from udfs.config import Config, build, fingerprint, locate, override, read
 from udfs.errors import ConfigError
@@ -153,8 +154,12 @@ class TrainingConfig(Config):
     data: DataConfig
     # Name in trainer/objective.py, or a weight for each role.
     objective: str | dict[str, float] = "pretrain"
+    # What counts alike in the loss of a step: every unit of weight in it, or every example (packed document), whose
+    # tokens share a weight of 1. The paper's code for Instruction Modelling did the latter, with one example at a time.
+    normalisation: Literal["token", "example"] = "token"
     optimizer: OptimizerConfig
     schedule: ScheduleConfig = ScheduleConfig()
+    guard: GuardConfig = GuardConfig()
     batch: BatchConfig
     duration: Span
     # fp32; bf16: weights in bf16 with fp32 master weights (DeepSpeed); amp_bf16: fp32 weights, products in bf16.

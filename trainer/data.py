@@ -75,13 +75,39 @@ class Batch:
         return Batch(**values)
 
 
+@dataclass(frozen=True)
+class Counts:
+    """What is in some batches.
+
+    Attributes:
+        learned: [groups] learned tokens of each group.
+        source_tokens: [sources] tokens of each source, without padding.
+        squares: sum of the squared lengths of the documents.
+    """
+
+    learned: np.ndarray
+    source_tokens: np.ndarray
+    squares: int
+
+    @classmethod
+    def of(cls, batches: Sequence[Batch]) -> "Counts":
+        """Counts over all of ``batches``, which are on the CPU."""
+        groups = torch.cat([batch.groups for batch in batches])
+        return cls(
+            np.bincount(groups.numpy(), minlength=batches[0].group_count),
+            np.sum([batch.source_tokens for batch in batches], axis=0),
+            sum(batch.squares for batch in batches),
+        )
+
+
 def collate(
     input_ids: np.ndarray,
     lengths: Sequence[np.ndarray],
     weights: np.ndarray,
     rows: list[tuple[int, int]],
     roles: Sequence[np.ndarray | None] | None = None,
-    groups: Groups = Groups(("",)),
+    sources: int = 1,
+    by_example: bool = False,
 ) -> Batch:
     """A batch of packed rows.
 
@@ -91,19 +117,21 @@ def collate(
         weights: [B, L] weight of each token as a target.
         rows: where they came from.
         roles: for each row, [L] role of each token, or None where its set has none.
-        groups: what the loss is told apart by.
+        sources: how many sources the mixture has.
+        by_example: divide each weight by the sum of its document's, so that every document with a learned token
+            weighs 1.
     """
     count, length = input_ids.shape
     spans: list[int] = []
     numbers: list[int] = []
-    source_tokens = np.zeros(len(groups.sources), np.int64)
+    source_tokens = np.zeros(sources, np.int64)
     squares = 0
     group_of = np.empty((count, length), np.int64)
     for number, (documents, (source, _)) in enumerate(zip(lengths, rows, strict=True)):
         used = int(documents.sum())
         source_tokens[source] += used
         squares += int((documents.astype(np.int64) ** 2).sum())
-        group_of[number] = groups.number(source, roles[number] if roles else None)
+        group_of[number] = Groups.number(source, roles[number] if roles else None)
         spans.extend(documents.tolist())
         numbers.extend(range(len(documents)))
         if used < length:
@@ -122,6 +150,9 @@ def collate(
     shifted[ends - 1] = 0.0  # the last token of a document predicts nothing
     for number, documents in enumerate(lengths):
         shifted[number * length + int(documents.sum()) : (number + 1) * length] = 0.0
+    if by_example:
+        sums = np.add.reduceat(shifted, starts, dtype=np.float64)
+        shifted /= np.repeat(np.where(sums > 0, sums, 1.0), sizes)
     positions = np.flatnonzero(shifted)
     return Batch(
         input_ids=torch.from_numpy(input_ids.astype(np.int64)),
@@ -150,6 +181,7 @@ class Loader:
         sequences: rows of a step over all ranks.
         micro_batch: rows of one batch; divides this rank's part of a step.
         rank, world_size: which part of every step is this rank's.
+        by_example: every document counts as much as any other, however many of its tokens are learned.
     """
 
     def __init__(
@@ -161,10 +193,11 @@ class Loader:
         micro_batch: int,
         rank: int,
         world_size: int,
+        by_example: bool = False,
     ) -> None:
+        self._by_example = by_example
         self._order = order
         self._sets = list(sets)
-        self._groups = Groups(tuple(source.name for source in order.sources))
         self._weights = weights
         self._sequences = sequences
         self._micro_batch = micro_batch
@@ -205,4 +238,4 @@ class Loader:
         for number, kinds in enumerate(roles):
             if kinds is not None:
                 weights[number] = self._weights[kinds]
-        return collate(ids, lengths, weights, places, roles, self._groups)
+        return collate(ids, lengths, weights, places, roles, len(self._sets), self._by_example)

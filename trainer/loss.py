@@ -74,7 +74,7 @@ def weighted_cross_entropy(
         dtype: of the matrix products.
 
     Returns:
-        [] float32, differentiable once, in ``hidden`` and ``head``; and [T] float32 without weights, not differentiable.
+        [] float32, differentiable once, in ``hidden`` and ``head``; and [T] float32 without weights.
     """
     # Autocast would cast what is fp32 here on purpose.
     with torch.autocast(hidden.device.type, enabled=False):

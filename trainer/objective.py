@@ -4,7 +4,7 @@ An objective is a table from a token's role (``udfs.shards.format.ROLES``) to a 
 of the token it *predicts*, so the last token of a document, which predicts nothing, has none.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -61,11 +61,12 @@ class Groups:
     def __len__(self) -> int:
         return len(self.sources) * self.PER_SOURCE
 
-    def number(self, source: int, roles: np.ndarray | None) -> np.ndarray | int:
+    @classmethod
+    def number(cls, source: int, roles: np.ndarray | None) -> np.ndarray | int:
         """Group of each token of that source; without roles, one group for all of them."""
-        return source * self.PER_SOURCE + (0 if roles is None else 1 + roles.astype(np.int64))
+        return source * cls.PER_SOURCE + (0 if roles is None else 1 + roles.astype(np.int64))
 
-    def means(self, sums: Sequence[float], counts: Sequence[float]) -> dict[str, float]:
+    def means(self, sums: np.ndarray, counts: np.ndarray) -> dict[str, float]:
         """``loss/source/<name>`` and ``loss/role/<name>``: mean cross-entropy, in nats, where anything was learned.
 
         Args:
@@ -73,7 +74,7 @@ class Groups:
             counts: [groups] how many tokens it is summed over.
         """
         shape = (len(self.sources), self.PER_SOURCE)
-        total, count = np.reshape(sums, shape), np.reshape(counts, shape)
+        total, count = sums.reshape(shape), counts.reshape(shape)
         parts = [(f"source/{name}", total[index], count[index]) for index, name in enumerate(self.sources)]
         parts += [(f"role/{name}", total[:, 1 + index], count[:, 1 + index]) for index, name in enumerate(ROLES)]
         return {f"loss/{name}": float(part.sum() / number.sum()) for name, part, number in parts if number.any()}

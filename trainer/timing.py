@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 
@@ -13,27 +14,22 @@ class Stopwatch:
 
     def __init__(self, device: torch.device) -> None:
         self._cuda = device.type == "cuda"
-        self._marks: list[tuple[str, float | torch.cuda.Event]] = []
+        self._marks: list[tuple[str, Any]] = []
         self.mark("")
 
     def mark(self, part: str) -> None:
         """The named part ends here."""
-        moment: float | torch.cuda.Event
+        moment: Any = time.perf_counter()
         if self._cuda:
             moment = torch.cuda.Event(enable_timing=True)
             moment.record()
-        else:
-            moment = time.perf_counter()
         self._marks.append((part, moment))
 
     def seconds(self) -> dict[str, float]:
         """Seconds of each part. On a GPU the step must be over."""
         spent = dict.fromkeys(PARTS, 0.0)
         for (_, start), (part, end) in zip(self._marks, self._marks[1:], strict=False):
-            if isinstance(start, float) and isinstance(end, float):
-                spent[part] += end - start
-            else:
-                spent[part] += start.elapsed_time(end) / 1000
+            spent[part] += start.elapsed_time(end) / 1000 if self._cuda else end - start
         return spent
 
 

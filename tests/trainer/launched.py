@@ -4,12 +4,15 @@ torchrun --nproc-per-node N -m tests.trainer.launched <folder of the sets> <file
 """
 
 import json
+import math
 import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from torch.nn import functional as F
 
 from trainer.checkpoints import Checkpoints, Progress
 from trainer.config import TrainingConfig, batch_shape, resolve
@@ -18,10 +21,12 @@ from trainer.distributed import World, join, leave
 from trainer.engine import Engine
 from trainer.loss import LanguageModelLoss
 from trainer.model import build_model, model_config
-from trainer.objective import role_weights
+from trainer.objective import OBJECTIVES, role_weights
 from trainer.sources import mixture, open_sets
+from udfs.shards.format import ROLES
 
 STEPS = 5
+MANY_STEPS = 20
 LR = 1e-2
 
 
@@ -55,7 +60,16 @@ class Run:
         micro, _ = batch_shape(config, world.size)
         weights = role_weights(config.objective)
         order = mixture(config, sets)
-        self.loader = Loader(order, list(sets.values()), weights, config.batch.sequences, micro, world.rank, world.size)
+        self.loader = Loader(
+            order,
+            list(sets.values()),
+            weights,
+            config.batch.sequences,
+            micro,
+            world.rank,
+            world.size,
+            by_example=config.normalisation == "example",
+        )
 
     def batches(self, step: int) -> tuple[list[Batch], float]:
         """This rank's micro-batches, and the weight of the global batch."""
@@ -69,15 +83,20 @@ class Run:
             batches, weight = self.batches(step)
             result = engine.step(batches, weight, LR)
             assert result.applied
-            seen.append([self.world.sum(float(result.loss_sum))[0] / weight, result.grad_norm])
+            seen.append([result.loss, float(result.grad_norm)])
         return seen
 
 
-def plain(config: TrainingConfig, world: World) -> list[list[float]]:
-    """The same training as a loop of torch alone."""
-    run = Run(config, world)
-    matrices = [entry for entry in run.module.parameters() if entry.ndim >= 2]
-    vectors = [entry for entry in run.module.parameters() if entry.ndim < 2]
+def plain(config: TrainingConfig, steps: int = STEPS) -> list[list[float]]:
+    """The same training as a loop of torch and transformers alone: every document in a forward pass of its own, its
+    loss from the whole logits, its weights straight from the shard."""
+    sets = list(open_sets(config).values())
+    shape = model_config(config.model, sets[0].manifest.vocab_size, 1, 2)
+    model = build_model(config.model, shape, "sdpa", config.seed).train()
+    order = mixture(config, dict(zip(config.data.sources, sets, strict=True)))
+    table = config.objective if isinstance(config.objective, dict) else OBJECTIVES[config.objective]
+    matrices = [entry for entry in model.parameters() if entry.ndim >= 2]
+    vectors = [entry for entry in model.parameters() if entry.ndim < 2]
     optimizer = torch.optim.AdamW(
         [{"params": matrices, "weight_decay": config.optimizer.weight_decay}, {"params": vectors, "weight_decay": 0.0}],
         lr=LR,
@@ -85,14 +104,29 @@ def plain(config: TrainingConfig, world: World) -> list[list[float]]:
         eps=config.optimizer.eps,
     )
     seen = []
-    for step in range(STEPS):
-        batches, weight = run.batches(step)
-        total = sum((run.module(batch) for batch in batches), torch.zeros(())) / weight
-        total.backward()
-        norm = torch.nn.utils.clip_grad_norm_(run.module.parameters(), config.optimizer.gradient_clipping)
+    for step in range(steps):
+        first = step * config.batch.sequences
+        total, weight = torch.zeros(()), 0.0
+        for source, row in zip(*order.locate(np.arange(first, first + config.batch.sequences)), strict=True):
+            reader, index = sets[source].locate(int(row))
+            roles, start = reader.roles(index), 0
+            assert roles is not None
+            for _, document in reader.documents(index):
+                kinds = [ROLES[role] for role in roles[start : start + len(document)]]
+                start += len(document)
+                ids = torch.from_numpy(document.astype(np.int64))
+                weights = torch.tensor([table.get(kind, 0.0) for kind in kinds[1:]])
+                if config.normalisation == "example" and weights.any():
+                    weights = weights / weights.sum()
+                logits = model(input_ids=ids[None], use_cache=False).logits[0, :-1]
+                total = total + (F.cross_entropy(logits, ids[1:], reduction="none") * weights).sum()
+                weight += float(weights.sum(dtype=torch.float64))
+        loss = total / weight
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.optimizer.gradient_clipping)
         optimizer.step()
         optimizer.zero_grad()
-        seen.append([float(total), float(norm)])
+        seen.append([float(loss), float(norm)])
     return seen
 
 
@@ -111,20 +145,20 @@ def resumed(config: TrainingConfig, world: World, folder: Path) -> list[list[flo
     return first + again.steps(engine, 2, STEPS)
 
 
-def poisoned(config: TrainingConfig, world: World) -> dict[str, Any]:
-    """A step with a gradient that is not finite, between healthy ones."""
+def skipped(config: TrainingConfig, world: World, limit: float) -> dict[str, Any]:
+    """A step between healthy ones that is skipped: above ``limit``, or not finite where there is none."""
     run = Run(config, world)
     engine = Engine(config, run.module, world)
     run.steps(engine, 0, 1)
     before = engine.state_dict()
     batches, weight = run.batches(1)
-    if world.rank == world.size - 1:
+    if world.rank == world.size - 1 and limit == math.inf:
         batches[-1] = replace(batches[-1], weights=torch.full_like(batches[-1].weights, float("inf")))
-    result = engine.step(batches, weight, LR)
+    result = engine.step(batches, weight, LR, limit)
     after = engine.state_dict()
     unchanged = before is None or after is None or all(before[name].equal(after[name]) for name in before)
     following = run.steps(engine, 2, 3)
-    return {"applied": result.applied, "unchanged": unchanged, "following": following[0][0]}
+    return {"applied": result.applied, "unchanged": unchanged, "loss": result.loss, "following": following[0][0]}
 
 
 def main(root: Path, file: Path) -> None:
@@ -145,9 +179,21 @@ def main(root: Path, file: Path) -> None:
         run = Run(untied, world)
         seen[f"untied zero{stage}"] = run.steps(Engine(untied, run.module, world), 0, 2)
         seen[f"resumed zero{stage}"] = resumed(config, world, file.with_suffix("") / f"zero{stage}")
-        seen[f"poisoned zero{stage}"] = poisoned(config, world)
+        seen[f"poisoned zero{stage}"] = skipped(config, world, math.inf)
+        seen[f"spike zero{stage}"] = skipped(config, world, 1.0)
+    # In bf16 DeepSpeed takes other optimizer classes.
+    for stage in (1, 2):
+        config = configuration(root, f"deepspeed=zero{stage}", "batch.micro_batch=2", "precision=bf16")
+        seen[f"spike bf16 zero{stage}"] = skipped(config, world, 1.0)
+    for name in (*OBJECTIVES, "example"):
+        objective = ["normalisation=example"] if name == "example" else [f"objective={name}"]
+        config = configuration(root, "deepspeed=zero1", "batch.micro_batch=2", *objective)
+        run = Run(config, world)
+        seen[f"objective {name}"] = run.steps(Engine(config, run.module, world), 0, MANY_STEPS)
+        if world.size == 1:
+            seen[f"plain {name}"] = plain(config, MANY_STEPS)
     if world.size == 1:
-        seen["plain"] = plain(configuration(root), world)
+        seen["plain"] = plain(configuration(root))
     if world.main:
         file.write_text(json.dumps(seen), encoding="utf-8")
     leave()

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.trainer.shard_sets import write_set
+from trainer.objective import OBJECTIVES
 
 LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
 WAYS = [f"zero{stage} micro {micro}" for stage in range(4) for micro in (4, 1)]
@@ -63,10 +64,29 @@ def test_resumed_equals_uninterrupted(seen: dict[int, dict[str, Any]], ranks: in
     _close(seen[ranks][f"resumed {stage}"], seen[1]["plain"])
 
 
+@pytest.mark.parametrize("name", [*OBJECTIVES, "example"])
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_every_objective_equals_documents_alone(seen: dict[int, dict[str, Any]], ranks: int, name: str) -> None:
+    """Twenty steps with accumulation, against each document in a forward pass of its own."""
+    assert len(seen[1][f"plain {name}"]) == 20
+    _close(seen[ranks][f"objective {name}"], seen[1][f"plain {name}"])
+
+
+@pytest.mark.parametrize("kind", ["poisoned", "spike"])
 @pytest.mark.parametrize("stage", STAGES)
 @pytest.mark.parametrize("ranks", [1, 2])
-def test_a_step_that_is_not_finite_is_skipped(seen: dict[int, dict[str, Any]], ranks: int, stage: str) -> None:
-    outcome = seen[ranks][f"poisoned {stage}"]
+def test_a_bad_step_is_skipped(seen: dict[int, dict[str, Any]], ranks: int, stage: str, kind: str) -> None:
+    """One that is not finite, or above the limit: weights and optimizer are as if it had not been."""
+    outcome = seen[ranks][f"{kind} {stage}"]
     assert outcome["applied"] is False
     assert outcome["unchanged"] is True
+    assert (kind == "spike") == (1.0 < outcome["loss"] < 100.0)
     assert outcome["following"] == pytest.approx(seen[1]["poisoned zero0"]["following"], rel=1e-5)
+
+
+@pytest.mark.parametrize("stage", ["zero1", "zero2"])
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_a_spike_is_skipped_in_bf16(seen: dict[int, dict[str, Any]], ranks: int, stage: str) -> None:
+    outcome = seen[ranks][f"spike bf16 {stage}"]
+    assert outcome["applied"] is False and outcome["unchanged"] is True
+    assert outcome["following"] == pytest.approx(seen[1]["poisoned zero0"]["following"], rel=1e-2)

@@ -17,9 +17,11 @@ def test_value_and_gradients_equal_the_plain_computation(positions: int, monkeyp
     targets = torch.randint(0, 50, (positions,), generator=generator)
     weights = torch.rand(positions, generator=generator)
 
-    chunked = weighted_cross_entropy(hidden, head, targets, weights, torch.float32)
+    chunked, entropies = weighted_cross_entropy(hidden, head, targets, weights, torch.float32)
     found = torch.autograd.grad(3 * chunked, (hidden, head))
-    plain = (F.cross_entropy(hidden @ head.T, targets, reduction="none") * weights).sum()
+    alone = F.cross_entropy(hidden @ head.T, targets, reduction="none")
+    torch.testing.assert_close(entropies, alone.detach())
+    plain = (alone * weights).sum()
     wanted = torch.autograd.grad(3 * plain, (hidden, head))
     torch.testing.assert_close(chunked, plain)
     torch.testing.assert_close(found, wanted)
@@ -31,8 +33,8 @@ def test_products_in_bfloat16_keep_fp32_logits() -> None:
     head = torch.randn(100, 32, generator=generator, requires_grad=True)
     targets = torch.randint(0, 100, (40,), generator=generator)
     weights = torch.ones(40)
-    exact = weighted_cross_entropy(hidden, head, targets, weights, torch.float32)
-    rounded = weighted_cross_entropy(hidden, head, targets, weights, torch.bfloat16)
+    exact, _ = weighted_cross_entropy(hidden, head, targets, weights, torch.float32)
+    rounded, _ = weighted_cross_entropy(hidden, head, targets, weights, torch.bfloat16)
     assert rounded.dtype == torch.float32
     assert rounded.item() == pytest.approx(exact.item(), rel=2e-2)
 
@@ -41,6 +43,6 @@ def test_no_position_gives_zero_and_no_gradient() -> None:
     hidden = torch.randn(0, 8, requires_grad=True)
     head = torch.randn(20, 8, requires_grad=True)
     empty = torch.zeros(0, dtype=torch.int64)
-    loss = weighted_cross_entropy(hidden, head, empty, torch.zeros(0), torch.float32)
+    loss, _ = weighted_cross_entropy(hidden, head, empty, torch.zeros(0), torch.float32)
     loss.backward()
     assert loss.item() == 0 and head.grad is not None and not head.grad.any()

@@ -88,7 +88,7 @@ def test_packed_equals_alone(model: PreTrainedModel) -> None:
     module = LanguageModelLoss(model)
     lengths = [10, 14, 8]
     batch = _packed(lengths, 36)
-    loss = module(batch)
+    loss, _ = module(batch)
     gradients = torch.autograd.grad(loss, list(model.parameters()))
     alone, start = [], 0
     with torch.no_grad():
@@ -100,7 +100,7 @@ def test_packed_equals_alone(model: PreTrainedModel) -> None:
             torch.testing.assert_close(
                 module.hidden_states(single)[0], packed[0, start : start + length], rtol=1e-5, atol=1e-5
             )
-        alone.append(module(single))
+        alone.append(module(single)[0])
         start += length
     total = torch.stack(alone).sum()
     torch.testing.assert_close(loss, total, rtol=1e-5, atol=1e-5)
@@ -110,7 +110,7 @@ def test_packed_equals_alone(model: PreTrainedModel) -> None:
 def test_loss_equals_that_of_transformers(model: PreTrainedModel) -> None:
     batch = _packed([30], 30)
     reference = model(input_ids=batch.input_ids, labels=batch.input_ids, use_cache=False).loss
-    torch.testing.assert_close(LanguageModelLoss(model)(batch) / 29, reference, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(LanguageModelLoss(model)(batch)[0] / 29, reference, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.gpu
@@ -132,5 +132,5 @@ def test_flash_attention_equals_the_mask() -> None:
     losses = []
     for implementation in ("sdpa", "flash_attention_2"):
         model.set_attn_implementation(implementation)
-        losses.append(LanguageModelLoss(model)(batch))
+        losses.append(LanguageModelLoss(model)(batch)[0])
     torch.testing.assert_close(losses[0], losses[1], rtol=1e-2, atol=1e-2)
