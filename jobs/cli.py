@@ -64,6 +64,10 @@ def _parser(verbs: dict[str, str]) -> argparse.ArgumentParser:
         command.add_argument(
             "--continuous", type=int, metavar="SECONDS", help="go on, with a micro-batch every so many seconds"
         )
+        if name == "train":
+            command.add_argument(
+                "--show-tokens", action="store_true", help="print the first batch with every token's weight and stop"
+            )
         if name == "synthesize":
             command.add_argument("--preview", type=int, metavar="N", help="show N finished examples, write nothing")
             command.add_argument(
@@ -119,6 +123,8 @@ def _run(arguments: argparse.Namespace) -> int:
                 runner.estimate(step, arguments.estimate, arguments.tokens_per_second, arguments.price_per_hour)
             elif address is not None:
                 runner.trace(step, address)
+            elif getattr(arguments, "show_tokens", False):
+                runner.show(step)
             else:
                 runner.run(step, continuous)
     finally:

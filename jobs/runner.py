@@ -75,6 +75,12 @@ class Runner:
         assert verb.preview is not None
         verb.preview(step.config, Job(self.lakehouse, step.name, step.config, self.session), number)
 
+    def show(self, step: Step) -> None:
+        """Show what a step would read."""
+        verb = load_verb(step.verb)
+        assert verb.show is not None
+        verb.show(step.config, Job(self.lakehouse, step.name, step.config, self.session))
+
     def verify(self, step: Step) -> list[str]:
         """What is damaged of what a step wrote, one sentence each."""
         verb = load_verb(step.verb)

@@ -55,9 +55,7 @@ def train(config: TrainConfig, job: Job) -> dict[str, float]:
         EnvironmentProblem: the training failed; its output says why.
     """
     output = job.lakehouse.path("models", job.step)
-    arguments = ["-m", "trainer", "--config", config.training]
-    for assignment in (*_assignments(config.set), *_assignments(_placement(config, job, output))):
-        arguments += ["--set", assignment]
+    arguments = _arguments(config, job, output)
     identity = _identity(arguments, config, job)
     finished = _finished(output)
     if finished == identity:
@@ -78,6 +76,27 @@ def train(config: TrainConfig, job: Job) -> dict[str, float]:
             "to go on from the newest checkpoint."
         )
     return _last_metrics(output / "history.jsonl")
+
+
+def show_tokens(config: TrainConfig, job: Job) -> None:
+    """Print the first batch with the weight of every token.
+
+    Raises:
+        ConfigError: the trainer finds its configuration or the shard sets wrong.
+        EnvironmentProblem: it failed in another way.
+    """
+    command = [sys.executable, *_arguments(config, job, job.lakehouse.path("models", job.step)), "--show-tokens"]
+    code = subprocess.run(command, env=_environment(config), check=False).returncode
+    if code:
+        kind = ConfigError if code == _CONFIGURATION_ERROR else EnvironmentProblem
+        raise kind(f"steps.{job.step}: no tokens can be shown; see the trainer's message above.")
+
+
+def _arguments(config: TrainConfig, job: Job, output: Path) -> list[str]:
+    arguments = ["-m", "trainer", "--config", config.training]
+    for assignment in (*_assignments(config.set), *_assignments(_placement(config, job, output))):
+        arguments += ["--set", assignment]
+    return arguments
 
 
 def _identity(arguments: list[str], config: TrainConfig, job: Job) -> str:
@@ -196,7 +215,7 @@ def _last_metrics(history: Path) -> dict[str, float]:
     return {key: float(last[key]) for key in ("step", "tokens", "loss", "tokens_per_second") if key in last}
 
 
-VERB = Verb(name="train", config=TrainConfig, run=train, tracked=False, expect=_expect)
+VERB = Verb(name="train", config=TrainConfig, run=train, show=show_tokens, tracked=False, expect=_expect)
 
 if __name__ == "__main__":
     from jobs.cli import main

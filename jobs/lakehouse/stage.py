@@ -71,6 +71,8 @@ class Verb:
     preview: "Callable[[Any, Job, int], None] | None" = None
     # What a dry run can say beforehand, `(config, lakehouse)` to lines; starts no Spark.
     expect: "Callable[[Any, Lakehouse], list[str]] | None" = None
+    # Shows what the verb would read: `(config, job)`.
+    show: "Callable[[Any, Job], None] | None" = None
     # Checks what the verb has written, `(config, job)` to what is damaged; starts no Spark.
     verify: "Callable[[Any, Job], list[str]] | None" = None
     # Prints what the step will cost, from a sample of so many documents: `(config, job, n, tokens_per_second, price)`.

@@ -107,3 +107,15 @@ def test_shares_are_met_by_tokens_whatever_the_sets_are_like(tmp_path: Path) -> 
         tokens[name] = int(np.array(counts)[row[source == number]].sum())
     for name in sets:
         assert tokens[name] / sum(tokens.values()) == pytest.approx(wanted[name], rel=0.005)
+
+
+def test_tokens_are_shown_and_nothing_is_trained(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    write_set(tmp_path / "shards", "raw", 20)
+    pipeline = tmp_path / "one.yaml"
+    pipeline.write_text(
+        f"lakehouse: {{root: {tmp_path}}}\n"
+        "steps:\n  train: {training: tiny, sources: {raw: 1.0}, tokenizer: shards/tokenizer}\n"
+    )
+    assert main(["train", "--config", str(pipeline), "--show-tokens"]) == 0
+    assert "document raw-" in capfd.readouterr().out
+    assert not (tmp_path / "models").exists()
