@@ -112,10 +112,19 @@ class Span(Config):
 class ScheduleConfig(Config):
     """Learning rate over time: linear warm-up from 0 to ``optimizer.lr``, then the named curve to ``final_ratio``."""
 
-    name: Literal["cosine", "linear", "constant"] = "cosine"
+    # wsd: warm-up, stable, decay (arXiv 2404.06395), with the 1 - sqrt decay of arXiv 2405.18392.
+    name: Literal["cosine", "linear", "constant", "wsd"] = "cosine"
     warmup: Span = Span(fraction=0.02)
+    # Of wsd: the last stretch, in which the learning rate falls. A fifth or a tenth of the training is usual.
+    decay: Span | None = None
     # 0.1 of the peak at the end, the custom of from-scratch language models.
     final_ratio: float = Field(default=0.1, ge=0, le=1)
+
+    @model_validator(mode="after")
+    def _decay_of_wsd(self) -> "ScheduleConfig":
+        if (self.name == "wsd") != (self.decay is not None):
+            raise ValueError("give decay (steps, tokens or fraction) with name wsd, and only with it")
+        return self
 
 
 class BatchConfig(Config):
@@ -157,6 +166,8 @@ class TrainingConfig(Config):
     # What counts alike in the loss of a step: every unit of weight in it, or every example (packed document), whose
     # tokens share a weight of 1. The paper's code for Instruction Modelling did the latter, with one example at a time.
     normalisation: Literal["token", "example"] = "token"
+    # NEFTune's scale of the noise on the embeddings; its authors use 5, 10 and 15. null: none.
+    neftune_alpha: float | None = Field(default=None, gt=0)
     optimizer: OptimizerConfig
     schedule: ScheduleConfig = ScheduleConfig()
     guard: GuardConfig = GuardConfig()
@@ -164,6 +175,11 @@ class TrainingConfig(Config):
     duration: Span
     # fp32; bf16: weights in bf16 with fp32 master weights (DeepSpeed); amp_bf16: fp32 weights, products in bf16.
     precision: Literal["fp32", "bf16", "amp_bf16"] = "bf16"
+    # What is recomputed in the backward pass instead of kept: selective keeps products and attention, full only what
+    # enters a layer. Neither changes a result; try a smaller batch.micro_batch first.
+    activation_checkpointing: Literal["none", "selective", "full"] = "none"
+    # torch.compile, layer by layer: minutes at the start, faster steps on a GPU.
+    compile: bool = False
     # torch.set_float32_matmul_precision: what fp32 products may use. On x86, `medium` takes oneDNN instead of MKL.
     matmul_precision: Literal["highest", "high", "medium"] = "high"
     # Name in conf/deepspeed, or the path of a YAML or JSON file in DeepSpeed's own format.
@@ -190,8 +206,8 @@ class TrainingConfig(Config):
     def _consistent(self) -> "TrainingConfig":
         if self.duration.epochs is None and (self.duration.steps or self.duration.tokens or 0) < 1:
             raise ValueError("duration: give steps, tokens or epochs, at least 1 step or token")
-        if self.schedule.warmup.epochs is not None:
-            raise ValueError("schedule.warmup: give steps, tokens or fraction")
+        if any(span is not None and span.epochs is not None for span in (self.schedule.warmup, self.schedule.decay)):
+            raise ValueError("schedule.warmup and schedule.decay: give steps, tokens or fraction")
         if self.batch.sequences % self.batch.micro_batch:
             raise ValueError(
                 f"batch.sequences {self.batch.sequences} must be a multiple of batch.micro_batch "
@@ -207,6 +223,7 @@ class TrainingConfig(Config):
         """
         # The shard sets name the tokenizer by its hash; its place, theirs and the ranks' division change nothing.
         free = {"checkpoints", "tracking", "output_dir", "log_every", "deepspeed", "tokenizer"}
+        free |= {"activation_checkpointing", "compile"}
         tree = self.model_dump(mode="json", exclude=free)
         for name, source in tree["data"]["sources"].items():
             source["path"] = manifests[name]
@@ -263,7 +280,17 @@ def deepspeed_section(config: TrainingConfig) -> dict[str, Any]:
     stage = tree.get("zero_optimization", {}).get("stage", 0)
     if stage == 0 and config.precision == "bf16":
         raise ConfigError("precision bf16 needs ZeRO (deepspeed: zero1, zero2 or zero3), which keeps fp32 weights.")
+    if stage == 3 and (config.compile or config.activation_checkpointing == "selective"):
+        raise ConfigError(
+            "ZeRO stage 3 gathers weights by hooks that neither compile nor selective activation_checkpointing can "
+            "follow. Set compile=false and activation_checkpointing to none or full, or use another stage."
+        )
     return {key: value for key, value in tree.items() if key not in owned}
+
+
+def zero_stage(config: TrainingConfig) -> int:
+    """ZeRO stage of the training's DeepSpeed file."""
+    return int(deepspeed_section(config).get("zero_optimization", {}).get("stage", 0))
 
 
 def _is_auto(value: Any) -> bool:

@@ -11,7 +11,7 @@ equal parts of a step's rows.
 
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -39,6 +39,7 @@ class Batch:
         source_tokens: [sources] tokens of each source, without padding.
         squares: sum of the squared lengths of the documents: the pairs of tokens in attention, twice.
         rows: [B] (source, row) of every row.
+        position: of the first row in the training.
     """
 
     input_ids: torch.Tensor
@@ -53,6 +54,7 @@ class Batch:
     source_tokens: np.ndarray
     squares: int
     rows: list[tuple[int, int]]
+    position: int = 0
 
     @property
     def tokens(self) -> int:
@@ -222,14 +224,15 @@ class Loader:
         source, row = self._order.locate(np.arange(first, first + self._part))
         places = list(zip(source.tolist(), row.tolist(), strict=True))
         return [
-            self._batch(places[start : start + self._micro_batch]) for start in range(0, self._part, self._micro_batch)
+            self._batch(places[start : start + self._micro_batch], first + start)
+            for start in range(0, self._part, self._micro_batch)
         ]
 
     def close(self) -> None:
         """Stop reading ahead."""
         self._worker.shutdown(cancel_futures=True)
 
-    def _batch(self, places: list[tuple[int, int]]) -> Batch:
+    def _batch(self, places: list[tuple[int, int]], position: int) -> Batch:
         located = [self._sets[source].locate(row) for source, row in places]
         ids = np.stack([reader.input_ids(row) for reader, row in located])
         lengths = [reader.lengths(row) for reader, row in located]
@@ -238,4 +241,5 @@ class Loader:
         for number, kinds in enumerate(roles):
             if kinds is not None:
                 weights[number] = self._weights[kinds]
-        return collate(ids, lengths, weights, places, roles, len(self._sets), self._by_example)
+        batch = collate(ids, lengths, weights, places, roles, len(self._sets), self._by_example)
+        return replace(batch, position=position)

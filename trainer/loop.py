@@ -12,8 +12,9 @@ from types import FrameType
 
 import torch
 
+from trainer.attention import attention_implementation
 from trainer.checkpoints import Checkpoints, Progress
-from trainer.config import TrainingConfig, batch_shape
+from trainer.config import TrainingConfig, batch_shape, zero_stage
 from trainer.data import Counts, Loader
 from trainer.distributed import World, join, leave
 from trainer.engine import Engine
@@ -21,7 +22,8 @@ from trainer.export import RECORD, export
 from trainer.flops import Shape
 from trainer.guard import NOT_FINITE, SPIKE, Diverged, Guard
 from trainer.loss import LanguageModelLoss
-from trainer.model import attention_implementation, build_model, model_config
+from trainer.model import build_model, checkpoint_activations, compile_layers, model_config
+from trainer.noise import EmbeddingNoise
 from trainer.objective import role_weights
 from trainer.plan import Plan, plan
 from trainer.reporting import Reporter, Step
@@ -72,9 +74,16 @@ def _train(config: TrainingConfig, world: World) -> None:
     torch.set_float32_matmul_precision(config.matmul_precision)
     shape = model_config(config.model, tokenizer.vocab_size, tokenizer.bos_id, tokenizer.eos_id)
     length = next(iter(sets.values())).manifest.sequence_length
-    model = build_model(config.model, shape, attention_implementation(world.device, length), config.seed)
+    attention = attention_implementation(world.device, length, half=config.precision != "fp32")
+    model = build_model(config.model, shape, attention, config.seed)
     parameters = sum(entry.numel() for entry in model.parameters())
-    engine = Engine(config, LanguageModelLoss(model, torch.bfloat16 if config.precision == "amp_bf16" else None), world)
+    if config.activation_checkpointing != "none":
+        checkpoint_activations(model, config.activation_checkpointing, zero_stage(config))
+    if config.compile:
+        compile_layers(model)
+    noise = EmbeddingNoise(config.neftune_alpha, config.seed) if config.neftune_alpha else None
+    autocast = torch.bfloat16 if config.precision == "amp_bf16" else None
+    engine = Engine(config, LanguageModelLoss(model, autocast, noise), world)
     fresh = Progress(
         manifests={name: entry.manifest.fingerprint for name, entry in sets.items()},
         order=order.fingerprint(),
@@ -133,7 +142,9 @@ def _steps(
     progress: Progress,
 ) -> Progress:
     settings = config.schedule
-    schedule = Schedule(settings.name, config.optimizer.lr, planned.warmup, planned.steps, settings.final_ratio)
+    schedule = Schedule(
+        settings.name, config.optimizer.lr, planned.warmup, planned.steps, settings.final_ratio, planned.decay
+    )
     guard = Guard(config.guard, progress.losses, progress.skipped_lately)
     stop = _StopSignal()
     gc.collect()

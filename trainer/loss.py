@@ -10,8 +10,9 @@ from torch import nn
 from torch.nn.functional import pad
 from transformers import PreTrainedModel
 
+from trainer.attention import attention_inputs
 from trainer.data import Batch
-from trainer.model import attention_inputs
+from trainer.noise import EmbeddingNoise
 
 # Positions whose logits exist at the same time: 1,024 x 32,000 fp32 logits are 125 MiB.
 CHUNK = 1024
@@ -91,12 +92,16 @@ class LanguageModelLoss(nn.Module):
     Args:
         model: the language model.
         autocast: dtype of matrix products where it is not that of the weights.
+        noise: of the embeddings in training, or None.
     """
 
-    def __init__(self, model: PreTrainedModel, autocast: torch.dtype | None = None) -> None:
+    def __init__(
+        self, model: PreTrainedModel, autocast: torch.dtype | None = None, noise: EmbeddingNoise | None = None
+    ) -> None:
         super().__init__()
         self.model = model
         self._autocast = autocast
+        self._noise = noise
 
     def forward(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         """Loss of a batch on the model's device.
@@ -119,9 +124,13 @@ class LanguageModelLoss(nn.Module):
         return loss, sums.index_add_(0, batch.groups, entropies[: len(batch.groups)])
 
     def hidden_states(self, batch: Batch) -> torch.Tensor:
-        """[B, L, H] last hidden states ([1, B * L, H] with flash attention)."""
+        """[B, L, H] last hidden states ([1, B * L, H] where attention takes the rows end to end)."""
         dtype = self._autocast or next(self.model.parameters()).dtype
         inputs = attention_inputs(batch, self.model.config._attn_implementation, dtype)
+        if self._noise is not None and self.training:
+            embeddings = self.model.get_input_embeddings()(batch.input_ids)
+            noisy = embeddings + self._noise(batch, embeddings.shape[-1]).to(embeddings.dtype)
+            inputs["inputs_embeds"] = noisy.reshape(*inputs.pop("input_ids").shape, -1)
         with torch.autocast(batch.input_ids.device.type, self._autocast, enabled=self._autocast is not None):
             states: torch.Tensor = self.model.base_model(**inputs, use_cache=False).last_hidden_state
         return states

@@ -1,20 +1,28 @@
-"""The model: built from the configuration or read from a folder, and how packed documents are kept apart in it."""
+"""The model: built from the configuration or read from a folder, and what of it is recomputed or compiled."""
 
-from importlib.util import find_spec
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch.utils.checkpoint import CheckpointPolicy, create_selective_checkpoint_contexts
 from transformers import AutoConfig, AutoModelForCausalLM, MistralConfig, PreTrainedConfig, PreTrainedModel
 
 from trainer.config import ModelConfig
-from trainer.data import Batch
 from udfs.errors import ConfigError
 
-FLASH = "flash_attention_2"
-# Up to this many tokens in a row, products of whole score matrices beat the fused kernel on a CPU, by a quarter at 256;
-# beyond, they take too much memory.
-_EAGER_LENGTH = 512
+# What selective checkpointing keeps: results that cost much to compute and little to keep. The products of attention
+# are not among them: without a fused kernel they are as large as the score matrices.
+_KEPT = {
+    "aten::mm",
+    "aten::addmm",
+    "aten::_scaled_dot_product_flash_attention",
+    "aten::_scaled_dot_product_flash_attention_for_cpu",
+    "aten::_scaled_dot_product_efficient_attention",
+    "aten::_scaled_dot_product_cudnn_attention",
+    "torch_attn::_varlen_attn",
+    "flash_attn::_flash_attn_varlen_forward",
+}
 
 
 def model_config(config: ModelConfig, vocab_size: int, bos_id: int, eos_id: int) -> PreTrainedConfig:
@@ -91,47 +99,26 @@ def count_parameters(shape: PreTrainedConfig) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def attention_implementation(device: torch.device, sequence_length: int) -> str:
-    """Name of the fastest attention in transformers that keeps packed documents apart.
-
-    ``flash_attention_2`` where it is installed and there is a GPU; ``eager`` for short rows on a CPU; else ``sdpa``.
-    """
-    if device.type == "cuda":
-        return FLASH if find_spec("flash_attn") is not None else "sdpa"
-    return "eager" if sequence_length <= _EAGER_LENGTH else "sdpa"
-
-
-def attention_inputs(batch: Batch, implementation: str, dtype: torch.dtype) -> dict[str, Any]:
-    """Arguments of the model's forward pass under which no document sees another.
-
-    Flash attention takes the rows end to end with the documents' bounds; everything else takes one additive mask
-    [B, 1, L, L], made once and shared by all layers (a boolean one would be converted in each of them).
-    """
-    if implementation == FLASH:
-        return {
-            "input_ids": batch.input_ids.reshape(1, -1),
-            "position_ids": batch.position_ids.reshape(1, -1),
-            "cu_seq_lens_q": batch.cu_seqlens,
-            "cu_seq_lens_k": batch.cu_seqlens,
-            "max_length_q": batch.max_seqlen,
-            "max_length_k": batch.max_seqlen,
-        }
-    return {
-        "input_ids": batch.input_ids,
-        "position_ids": batch.position_ids,
-        "attention_mask": document_mask(batch.documents, dtype),
-    }
-
-
-def document_mask(documents: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """[B, 1, L, L] additive mask: 0 where a token may look (its own document, not ahead), -inf elsewhere.
+def checkpoint_activations(model: PreTrainedModel, kind: str, stage: int) -> None:
+    """Have the backward pass compute again what it needs of each layer.
 
     Args:
-        documents: [B, L] number of each token's document.
-        dtype: of the queries.
+        model: changed in place.
+        kind: ``full`` keeps only what enters a layer; ``selective`` keeps matrix products and attention as well.
+        stage: of ZeRO. Under stage 3 the weights are gathered by hooks that only the reentrant kind runs again.
     """
-    length = documents.shape[1]
-    visible = documents[:, :, None] == documents[:, None, :]
-    visible &= torch.ones(length, length, dtype=torch.bool, device=documents.device).tril()
-    mask = torch.zeros(visible.shape, dtype=dtype, device=documents.device)
-    return mask.masked_fill_(~visible, float("-inf")).unsqueeze(1)
+    settings: dict[str, Any] = {"use_reentrant": stage == 3}
+    if kind == "selective":
+        settings["context_fn"] = partial(create_selective_checkpoint_contexts, _keep_or_not)
+    model.gradient_checkpointing_enable(settings)
+
+
+def _keep_or_not(context: Any, operation: Any, *inputs: Any, **named: Any) -> CheckpointPolicy:
+    kept = getattr(operation, "name", str)().partition(".")[0] in _KEPT
+    return CheckpointPolicy.MUST_SAVE if kept else CheckpointPolicy.PREFER_RECOMPUTE
+
+
+def compile_layers(model: PreTrainedModel) -> None:
+    """Compile each layer of the decoder, in place; layers of one shape share their code."""
+    for layer in model.base_model.layers:
+        layer.compile()

@@ -20,6 +20,7 @@ class Plan:
         identity: names the result; a model exported with it need not be trained again.
         steps: optimizer steps.
         warmup: steps of the warm-up.
+        decay: steps of the last stretch of a wsd schedule.
         tokens_per_step: expected tokens of a step, padding left out.
         tokens: expected tokens of the whole training.
         repeats: passes over each source.
@@ -28,6 +29,7 @@ class Plan:
     identity: str
     steps: int
     warmup: int
+    decay: int
     tokens_per_step: float
     tokens: float
     repeats: dict[str, float]
@@ -58,6 +60,7 @@ def plan(config: TrainingConfig, sets: dict[str, ShardSet], order: Order) -> Pla
         identity=config.identity({name: entry.manifest.fingerprint for name, entry in sets.items()}),
         steps=steps,
         warmup=min(steps, count_steps(config.schedule.warmup, per_step, steps)),
+        decay=min(steps, count_steps(config.schedule.decay, per_step, steps)) if config.schedule.decay else 0,
         tokens_per_step=per_step,
         tokens=per_step * steps,
         repeats=repeats,

@@ -15,12 +15,13 @@ import torch
 from torch.nn import functional as F
 
 from trainer.checkpoints import Checkpoints, Progress
-from trainer.config import TrainingConfig, batch_shape, resolve
+from trainer.config import TrainingConfig, batch_shape, resolve, zero_stage
 from trainer.data import Batch, Loader
 from trainer.distributed import World, join, leave
 from trainer.engine import Engine
 from trainer.loss import LanguageModelLoss
-from trainer.model import build_model, model_config
+from trainer.model import build_model, checkpoint_activations, model_config
+from trainer.noise import EmbeddingNoise
 from trainer.objective import OBJECTIVES, role_weights
 from trainer.sources import mixture, open_sets
 from udfs.shards.format import ROLES
@@ -28,6 +29,14 @@ from udfs.shards.format import ROLES
 STEPS = 5
 MANY_STEPS = 20
 LR = 1e-2
+# Ways to compute the first two steps of the same training, and of one with noise.
+VARIANTS = {
+    "selective": ["deepspeed=zero2", "activation_checkpointing=selective", "batch.micro_batch=2"],
+    "full": ["deepspeed=zero1", "activation_checkpointing=full", "batch.micro_batch=2"],
+    "full zero3": ["deepspeed=zero3", "activation_checkpointing=full", "batch.micro_batch=2"],
+    "noise micro 4": ["neftune_alpha=5", "batch.micro_batch=4"],
+    "noise micro 1": ["neftune_alpha=5", "batch.micro_batch=1"],
+}
 
 
 def configuration(root: Path, *changes: str) -> TrainingConfig:
@@ -54,7 +63,11 @@ class Run:
     def __init__(self, config: TrainingConfig, world: World) -> None:
         sets = open_sets(config)
         shape = model_config(config.model, next(iter(sets.values())).manifest.vocab_size, 1, 2)
-        self.module = LanguageModelLoss(build_model(config.model, shape, "sdpa", config.seed))
+        model = build_model(config.model, shape, "sdpa", config.seed)
+        if config.activation_checkpointing != "none":
+            checkpoint_activations(model, config.activation_checkpointing, zero_stage(config))
+        noise = EmbeddingNoise(config.neftune_alpha, config.seed) if config.neftune_alpha else None
+        self.module = LanguageModelLoss(model, noise=noise)
         self.world = world
         self.config = config
         micro, _ = batch_shape(config, world.size)
@@ -192,6 +205,10 @@ def main(root: Path, file: Path) -> None:
         seen[f"objective {name}"] = run.steps(Engine(config, run.module, world), 0, MANY_STEPS)
         if world.size == 1:
             seen[f"plain {name}"] = plain(config, MANY_STEPS)
+    for name, changes in VARIANTS.items():
+        config = configuration(root, *changes)
+        run = Run(config, world)
+        seen[name] = run.steps(Engine(config, run.module, world), 0, 2)
     if world.size == 1:
         seen["plain"] = plain(configuration(root))
     if world.main:

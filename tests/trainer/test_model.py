@@ -1,16 +1,21 @@
 """Sizes of the published models, and documents that do not see each other."""
 
+import copy
+import math
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 from transformers import MistralConfig, MistralForCausalLM, PreTrainedModel
 
+from trainer.attention import VARLEN, attention_implementation, attention_inputs, document_mask
 from trainer.config import resolve
 from trainer.data import Batch, collate
 from trainer.loss import LanguageModelLoss
-from trainer.model import attention_implementation, count_parameters, document_mask, model_config
+from trainer.model import checkpoint_activations, compile_layers, count_parameters, model_config
+from trainer.noise import EmbeddingNoise
 
 SET = ["data.sources.raw.path=/nowhere", "output_dir=/nowhere"]
 
@@ -39,7 +44,7 @@ def test_shape_of_a_model_from_scratch() -> None:
 
 def test_attention_for_the_device() -> None:
     cpu = torch.device("cpu")
-    assert [attention_implementation(cpu, length) for length in (256, 2048)] == ["eager", "sdpa"]
+    assert [attention_implementation(cpu, length, half=True) for length in (256, 2048)] == ["eager", "sdpa"]
 
 
 def test_document_mask() -> None:
@@ -113,10 +118,107 @@ def test_loss_equals_that_of_transformers(model: PreTrainedModel) -> None:
     torch.testing.assert_close(LanguageModelLoss(model)(batch)[0] / 29, reference, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("kind", ["selective", "full"])
+def test_activation_checkpointing_computes_again_what_it_did_not_keep(model: PreTrainedModel, kind: str) -> None:
+    module, batch = LanguageModelLoss(model), _packed([10, 14, 8], 36)
+
+    def run() -> tuple[torch.Tensor, list[torch.Tensor], int]:
+        with FlopCounterMode(display=False) as counter:
+            loss, _ = module(batch)
+            gradients = torch.autograd.grad(loss, list(model.parameters()))
+        return loss, list(gradients), counter.get_flop_counts()["Global"][torch.ops.aten.mm]
+
+    loss, gradients, products = run()
+    checkpoint_activations(model, kind, stage=0)
+    try:
+        again, same, more = run()
+    finally:
+        model.gradient_checkpointing_disable()
+    torch.testing.assert_close(again, loss)
+    torch.testing.assert_close(same, gradients)
+    assert more == products if kind == "selective" else more > 1.1 * products
+
+
+def test_compiled_layers_give_the_same() -> None:
+    torch.manual_seed(0)
+    plain = MistralForCausalLM(
+        MistralConfig(
+            vocab_size=97,
+            hidden_size=32,
+            intermediate_size=48,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            num_key_value_heads=2,
+            sliding_window=None,
+            attn_implementation="sdpa",
+        )
+    )
+    compiled = copy.deepcopy(plain)
+    compile_layers(compiled)
+    batch = _packed([10, 14, 8], 36)
+    found = []
+    for model in (plain, compiled):
+        loss, _ = LanguageModelLoss(model)(batch)
+        found.append([loss, *torch.autograd.grad(loss, list(model.parameters()))])
+    torch.testing.assert_close(*found, rtol=1e-4, atol=1e-4)
+
+
+def test_noise_is_of_each_document_and_of_nothing_else() -> None:
+    """Amplitude by the document's own length; the same wherever the row is computed; none outside training."""
+    noise = EmbeddingNoise(alpha=5.0, seed=3)
+    lengths = [10, 14, 8]
+    batch = replace(_packed(lengths, 36), position=7)
+    drawn = noise(batch, 48)
+    assert drawn.shape == (1, 36, 48)
+    start = 0
+    for length in lengths:
+        part, limit = drawn[0, start : start + length], 5.0 / math.sqrt(length * 48)
+        assert 0.95 * limit < part.abs().max() <= limit
+        start += length
+    both = collate(np.zeros((2, 36), np.int64), [np.array(lengths)] * 2, np.ones((2, 36), np.float32), [(0, 0)] * 2)
+    assert noise(replace(both, position=6), 48)[1].equal(drawn[0])
+    assert not noise(replace(batch, position=8), 48).equal(drawn)
+    assert not EmbeddingNoise(alpha=5.0, seed=4)(batch, 48).equal(drawn)
+
+
+def test_noise_only_while_training(model: PreTrainedModel) -> None:
+    batch = _packed([10, 14, 8], 36)
+    plain = LanguageModelLoss(model)
+    noisy = LanguageModelLoss(model, noise=EmbeddingNoise(alpha=5.0, seed=0))
+    with torch.no_grad():
+        wanted = plain(batch)[0]
+        assert noisy(batch)[0] != wanted
+        assert noisy.eval()(batch)[0] == wanted
+    model.train()
+
+
+def test_the_kernel_for_several_documents_fits_the_model() -> None:
+    """Shapes and arguments, without a GPU: on the meta device nothing is computed, but everything is called."""
+    shape = MistralConfig(
+        vocab_size=97,
+        hidden_size=64,
+        intermediate_size=96,
+        num_hidden_layers=1,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        sliding_window=None,
+        attn_implementation=VARLEN,
+    )
+    model = MistralForCausalLM(shape).to("meta", torch.bfloat16)
+    inputs = attention_inputs(_packed([10, 14, 8], 36), VARLEN, torch.bfloat16)
+    assert inputs["cu_seq_lens_q"].tolist() == [0, 10, 24, 32, 36]
+    inputs = {name: value.to("meta") if isinstance(value, torch.Tensor) else value for name, value in inputs.items()}
+    states = model.base_model(**inputs, use_cache=False).last_hidden_state
+    assert states.shape == (1, 36, 64)
+    states.sum().backward()
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_flash_attention_equals_the_mask() -> None:
-    pytest.importorskip("flash_attn")
+@pytest.mark.parametrize("kernel", ["flash_attention_2", VARLEN])
+def test_kernels_for_several_documents_equal_the_mask(kernel: str) -> None:
+    if kernel == "flash_attention_2":
+        pytest.importorskip("flash_attn")
     torch.manual_seed(0)
     shape = MistralConfig(
         vocab_size=97,
@@ -130,7 +232,8 @@ def test_flash_attention_equals_the_mask() -> None:
     model = MistralForCausalLM(shape).to("cuda", torch.bfloat16)
     batch = _packed([10, 14, 8], 36).to(torch.device("cuda"))
     losses = []
-    for implementation in ("sdpa", "flash_attention_2"):
+    for implementation in ("sdpa", kernel):
         model.set_attn_implementation(implementation)
-        losses.append(LanguageModelLoss(model)(batch)[0])
+        loss, _ = LanguageModelLoss(model)(batch)
+        losses.append([loss, *torch.autograd.grad(loss, list(model.parameters()))])
     torch.testing.assert_close(losses[0], losses[1], rtol=1e-2, atol=1e-2)

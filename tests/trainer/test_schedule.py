@@ -23,3 +23,12 @@ def test_linear_and_constant() -> None:
 
 def test_a_single_step() -> None:
     assert Schedule("cosine", 1.0, warmup=0, steps=1, final_ratio=0.1)(0) == pytest.approx(1.0)
+
+
+def test_wsd() -> None:
+    schedule = Schedule("wsd", 1.0, warmup=10, steps=100, final_ratio=0.1, decay=16)
+    assert schedule(4) == pytest.approx(0.5)
+    assert schedule(10) == schedule(83) == 1.0
+    # A quarter of the way down the root is at a half.
+    assert schedule(87) == pytest.approx(0.1 + 0.9 * 0.5)
+    assert schedule(99) == pytest.approx(0.1)
