@@ -147,6 +147,17 @@ class CheckpointConfig(Config):
     upload: str | None = None
 
 
+class HeldOutConfig(Config):
+    """Loss on texts that are not trained on, by source and role."""
+
+    # Name -> folder of a shard set; none, no held-out loss.
+    sources: dict[str, str] = Field(default_factory=dict)
+    # It is also computed after the last step.
+    every_steps: int = Field(default=1000, ge=1)
+    # Rows of each set, spread evenly over it.
+    rows: int = Field(default=256, ge=1)
+
+
 class TrackingConfig(Config):
     """MLflow run of the training."""
 
@@ -188,6 +199,7 @@ class TrainingConfig(Config):
     tokenizer: str | None = None
     # Initial weights.
     seed: int = 0
+    held_out: HeldOutConfig = HeldOutConfig()
     checkpoints: CheckpointConfig = CheckpointConfig()
     tracking: TrackingConfig = TrackingConfig()
     output_dir: str
@@ -222,7 +234,7 @@ class TrainingConfig(Config):
             manifests: fingerprint of each source's shard set.
         """
         # The shard sets name the tokenizer by its hash; its place, theirs and the ranks' division change nothing.
-        free = {"checkpoints", "tracking", "output_dir", "log_every", "deepspeed", "tokenizer"}
+        free = {"checkpoints", "held_out", "tracking", "output_dir", "log_every", "deepspeed", "tokenizer"}
         free |= {"activation_checkpointing", "compile"}
         tree = self.model_dump(mode="json", exclude=free)
         for name, source in tree["data"]["sources"].items():

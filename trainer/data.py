@@ -233,13 +233,24 @@ class Loader:
         self._worker.shutdown(cancel_futures=True)
 
     def _batch(self, places: list[tuple[int, int]], position: int) -> Batch:
-        located = [self._sets[source].locate(row) for source, row in places]
-        ids = np.stack([reader.input_ids(row) for reader, row in located])
-        lengths = [reader.lengths(row) for reader, row in located]
-        roles = [reader.roles(row) for reader, row in located]
-        weights = np.ones(ids.shape, np.float32)
-        for number, kinds in enumerate(roles):
-            if kinds is not None:
-                weights[number] = self._weights[kinds]
-        batch = collate(ids, lengths, weights, places, roles, len(self._sets), self._by_example)
-        return replace(batch, position=position)
+        return replace(read_rows(self._sets, places, self._weights, self._by_example), position=position)
+
+
+def read_rows(sets: Sequence[ShardSet], places: list[tuple[int, int]], weights: np.ndarray, by_example: bool) -> Batch:
+    """A batch of given rows.
+
+    Args:
+        sets: the shard sets.
+        places: (set, row) of each row.
+        weights: [roles] weight of each role.
+        by_example: every document counts as much as any other.
+    """
+    located = [sets[source].locate(row) for source, row in places]
+    ids = np.stack([reader.input_ids(row) for reader, row in located])
+    lengths = [reader.lengths(row) for reader, row in located]
+    roles = [reader.roles(row) for reader, row in located]
+    shares = np.ones(ids.shape, np.float32)
+    for number, kinds in enumerate(roles):
+        if kinds is not None:
+            shares[number] = weights[kinds]
+    return collate(ids, lengths, shares, places, roles, len(sets), by_example)

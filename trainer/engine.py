@@ -114,6 +114,14 @@ class Engine:
         times.mark("optimizer")
         return StepResult(loss_read.value(), norm, applied, groups, times)
 
+    @torch.no_grad()
+    def evaluate(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        """Loss of this rank's batch as ``LanguageModelLoss`` gives it; nothing is learned. Every rank must call it."""
+        self.engine.eval()
+        loss, groups = self.engine(batch.to(self._world.device))
+        self.engine.train()
+        return loss, groups
+
     def _apply(self) -> tuple[torch.Tensor | float, bool]:
         """Clip and step. Gives the gradient's norm and whether the weights changed."""
         if self._own_clipping:

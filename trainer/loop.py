@@ -21,6 +21,7 @@ from trainer.engine import Engine
 from trainer.export import RECORD, export
 from trainer.flops import Shape
 from trainer.guard import NOT_FINITE, SPIKE, Diverged, Guard
+from trainer.held_out import HeldOut
 from trainer.loss import LanguageModelLoss
 from trainer.model import build_model, checkpoint_activations, compile_layers, model_config
 from trainer.noise import EmbeddingNoise
@@ -28,7 +29,7 @@ from trainer.objective import role_weights
 from trainer.plan import Plan, plan
 from trainer.reporting import Reporter, Step
 from trainer.schedule import Schedule
-from trainer.sources import ShardSet, mixture, open_sets
+from trainer.sources import ShardSet, mixture, open_held_out, open_sets
 from udfs.config import fingerprint
 from udfs.errors import ConfigError
 from udfs.tokens import Tokenizer, load_tokenizer
@@ -63,6 +64,7 @@ def train(config: TrainingConfig) -> None:
 def _train(config: TrainingConfig, world: World) -> None:
     batch_shape(config, world.size)
     sets = open_sets(config)
+    held_out = HeldOut(config, open_held_out(config, sets), world) if config.held_out.sources else None
     order = mixture(config, sets)
     planned = plan(config, sets, order)
     output = Path(config.output_dir)
@@ -113,7 +115,7 @@ def _train(config: TrainingConfig, world: World) -> None:
     )
     status = "FAILED"
     try:
-        progress = _steps(config, world, planned, engine, loader, checkpoints, reporter, progress)
+        progress = _steps(config, world, planned, engine, loader, checkpoints, reporter, held_out, progress)
         state = engine.state_dict()
         if state is not None:
             shape = model.config
@@ -139,6 +141,7 @@ def _steps(
     loader: Loader,
     checkpoints: Checkpoints,
     reporter: Reporter,
+    held_out: HeldOut | None,
     progress: Progress,
 ) -> Progress:
     settings = config.schedule
@@ -201,8 +204,10 @@ def _steps(
                     reporter.flush()
                     raise
             last = progress.step == planned.steps or stopping > 0
-            if last or progress.step % config.log_every == 0:
-                reporter.flush()
+            due = progress.step == planned.steps or progress.step % config.held_out.every_steps == 0
+            measured = held_out(engine) if held_out and due and not stopping else {}
+            if last or measured or progress.step % config.log_every == 0:
+                reporter.flush(measured)
             if last or progress.step % config.checkpoints.every_steps == 0:
                 reporter.flush()
                 losses, skipped_lately = guard.state()

@@ -33,10 +33,11 @@ class _WeightedCrossEntropy(torch.autograd.Function):
         targets: torch.Tensor,
         weights: torch.Tensor,
         dtype: torch.dtype,
+        learn: bool,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         entropies = torch.empty(len(hidden), dtype=torch.float32, device=hidden.device)
-        hidden_grad = torch.empty_like(hidden)
-        head_grad = torch.zeros_like(head, dtype=torch.float32)
+        hidden_grad = torch.empty_like(hidden if learn else hidden[:0])
+        head_grad = torch.zeros_like(head if learn else head[:0], dtype=torch.float32)
         matrix = head.to(dtype)
         for start in range(0, len(hidden), CHUNK):
             part = slice(start, start + CHUNK)
@@ -46,6 +47,8 @@ class _WeightedCrossEntropy(torch.autograd.Function):
             share = weights[part, None]
             log_probabilities = torch.log_softmax(logits, dim=-1)
             entropies[part] = -log_probabilities.gather(1, chosen).squeeze(1)
+            if not learn:
+                continue
             # d loss / d logits = weight * (probabilities - one-hot). The weight is applied on the narrow side.
             grad = log_probabilities.exp_()
             grad.scatter_add_(1, chosen, torch.full_like(share, -1.0))
@@ -59,7 +62,7 @@ class _WeightedCrossEntropy(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         hidden_grad, head_grad = ctx.saved_tensors
-        return hidden_grad * grads[0], head_grad * grads[0], None, None, None
+        return hidden_grad * grads[0], head_grad * grads[0], None, None, None, None
 
 
 def weighted_cross_entropy(
@@ -79,7 +82,8 @@ def weighted_cross_entropy(
     """
     # Autocast would cast what is fp32 here on purpose.
     with torch.autocast(hidden.device.type, enabled=False):
-        loss, entropies = _WeightedCrossEntropy.apply(hidden, head, targets, weights, dtype)
+        learn = torch.is_grad_enabled()
+        loss, entropies = _WeightedCrossEntropy.apply(hidden, head, targets, weights, dtype, learn)
     return loss, entropies
 
 

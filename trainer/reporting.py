@@ -11,11 +11,13 @@ step wait. Metrics, each over the steps since the last report (losses over those
                              none where the device's peak is not known
     seconds/data             waited for the loader; seconds/forward, /backward, /optimizer, /other: rank 0's, per step
     skipped_steps            since the start
+    held_out/loss, held_out/loss/source/<name>, held_out/loss/role/<name>    of ``trainer.held_out``
 """
 
 import json
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -118,8 +120,9 @@ class Reporter:
         """Take note of a step."""
         self._pending.append(step)
 
-    def flush(self) -> None:
-        """Report the steps since the last time. Every rank must call it at the same step."""
+    def flush(self, others: Mapping[str, float] | None = None) -> None:
+        """Report the steps since the last time, with other metrics of the last step. Every rank must call it at the
+        same step."""
         if not self._pending:
             return
         pending, self._pending = self._pending, []
@@ -137,7 +140,9 @@ class Reporter:
         if self._tracker is None or self._history is None:
             return
         lines = [{**step.line, "loss": step.result.loss, "grad_norm": float(step.result.grad_norm)} for step in pending]
-        window = self._window(lines, pending, self._groups.means(entropies, learned), float(squares[0]))
+        window = self._window(lines, pending, self._groups.means(entropies, learned), float(squares[0])) | dict(
+            others or {}
+        )
         self._history.write([*lines[:-1], window | lines[-1]])
         self._tracker.log({_NOT_IN_A_NAME.sub("_", name): value for name, value in window.items()}, lines[-1]["step"])
         skipped = f"  {window['skipped_steps']:.0f} skipped" if window["skipped_steps"] else ""

@@ -50,35 +50,52 @@ def open_sets(config: TrainingConfig) -> dict[str, ShardSet]:
         ConfigError: sets that cannot be trained together, or not as configured.
     """
     sets = {name: ShardSet(source.path) for name, source in config.data.sources.items()}
+    _check(config, sets, sets)
+    return sets
+
+
+def open_held_out(config: TrainingConfig, sets: dict[str, ShardSet]) -> dict[str, ShardSet]:
+    """The held-out sets, checked against the sets that are trained on.
+
+    Raises:
+        DataError, ConfigError: as for ``open_sets``.
+    """
+    held_out = {name: ShardSet(path) for name, path in config.held_out.sources.items()}
+    _check(config, held_out, sets)
+    return held_out
+
+
+def _check(config: TrainingConfig, wanted: dict[str, ShardSet], sets: dict[str, ShardSet]) -> None:
+    """Whether ``wanted`` fit the configuration and the first of ``sets``."""
     first_name, first = next(iter(sets.items()))
+    part = "data" if wanted is sets else "held_out"
     needs_roles = bool((role_weights(config.objective) != 1).any())
-    for name, entry in sets.items():
+    for name, entry in wanted.items():
         manifest = entry.manifest
         expected = config.data.sequence_length or first.manifest.sequence_length
         if manifest.sequence_length != expected:
             raise ConfigError(
-                f"data.sources.{name}: rows of {manifest.sequence_length} tokens, but {expected} are wanted "
+                f"{part}.sources.{name}: rows of {manifest.sequence_length} tokens, but {expected} are wanted "
                 f"({'data.sequence_length' if config.data.sequence_length else f'as in {first_name}'}). Shard one of "
                 "them again or change the setting."
             )
         longest = config.model.max_position_embeddings
         if config.model.init_from is None and manifest.sequence_length > longest:
             raise ConfigError(
-                f"data.sources.{name}: rows of {manifest.sequence_length} tokens are longer than "
+                f"{part}.sources.{name}: rows of {manifest.sequence_length} tokens are longer than "
                 f"model.max_position_embeddings {longest}."
             )
         if manifest.tokenizer_hash != first.manifest.tokenizer_hash:
             raise ConfigError(
-                f"data.sources: {name} and {first_name} were made with different tokenizers. Shard one of them again."
+                f"{part}.sources: {name} and {first_name} were made with different tokenizers. Shard one of them again."
             )
         if needs_roles and not manifest.has_roles:
             raise ConfigError(
-                f"data.sources.{name}: objective {config.objective!r} weighs tokens by role, but this set has none. "
+                f"{part}.sources.{name}: objective {config.objective!r} weighs tokens by role, but this set has none. "
                 "Use objective pretrain, or shard tuning examples with roles."
             )
         if not len(entry):
-            raise ConfigError(f"data.sources.{name}: the set in {entry.folder} has no rows.")
-    return sets
+            raise ConfigError(f"{part}.sources.{name}: the set in {entry.folder} has no rows.")
 
 
 def mixture(config: TrainingConfig, sets: dict[str, ShardSet]) -> Order:

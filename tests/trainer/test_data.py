@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tests.trainer.shard_sets import write_set
-from trainer.data import Batch, Loader, collate
+from trainer.data import Batch, Counts, Loader, collate
 from trainer.objective import role_weights
 from trainer.order import Order, SourceShare
 from trainer.sources import ShardSet
@@ -102,3 +102,23 @@ def test_a_shard_that_was_cut_short_is_named(tmp_path: Path) -> None:
     shard.write_bytes(shard.read_bytes()[:-100])
     with pytest.raises(DataError, match=shard.name):
         ShardSet(folder)
+
+
+def test_every_document_may_weigh_the_same() -> None:
+    weights = np.array([[1, 0, 0.5, 1, 1, 0, 0, 0]], np.float32)
+    ids = np.arange(8, dtype=np.uint16)[None]
+    batch = collate(ids, [np.array([5, 2])], weights, [(0, 0)], by_example=True)
+    assert batch.weights.tolist() == pytest.approx([0.2, 0.4, 0.4])  # the second document has nothing to learn
+
+
+def test_groups_and_counts_say_what_was_learned(sets: list[ShardSet]) -> None:
+    batches = _loader(sets, 0, 1, 4, "instruction_modelling").read(0)
+    counts = Counts.of(batches)
+    learned = counts.learned.reshape(2, 5)  # source x (no role, template, context, instruction, response)
+    assert learned[0].tolist() == [learned[0].sum(), 0, 0, 0, 0]
+    assert learned[1, :3].tolist() == [0, 0, 0] and (learned[1, 3:] > 0).all()
+    assert counts.learned.sum() == sum(len(batch.positions) for batch in batches)
+    assert counts.source_tokens.sum() == sum(batch.tokens for batch in batches)
+    rows = [place for batch in batches for place in batch.rows]
+    lengths = [sets[source].locate(row) for source, row in rows]
+    assert counts.squares == sum(int((reader.lengths(row) ** 2).sum()) for reader, row in lengths)

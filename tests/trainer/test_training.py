@@ -30,6 +30,7 @@ STEPS = 24
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("training")
     write_set(folder, "raw", 200)
+    write_set(folder, "held", 40)
     return folder
 
 
@@ -45,6 +46,7 @@ def _command(root: Path, output: Path, *changes: str) -> list[str]:
         "matmul_precision=highest",
         "checkpoints.every_steps=5",
         "log_every=1",
+        "guard.window=8",
         f"tracking.uri=sqlite:///{root / 'mlflow.db'}",
         *changes,
     ]
@@ -89,7 +91,7 @@ def _losses(output: Path) -> list[float]:
 @pytest.fixture(scope="module")
 def undisturbed(root: Path) -> Path:
     output = root / "undisturbed"
-    done = _run(_command(root, output))
+    done = _run(_command(root, output, f"held_out={{sources: {{held: {root / 'held'}}}, every_steps: 12, rows: 10}}"))
     assert done.returncode == 0, done.stderr[-4000:]
     # Nothing but our own lines on stdout.
     assert [line.split()[0] for line in done.stdout.splitlines()[1:]] == ["step"] * STEPS
@@ -122,11 +124,54 @@ def test_stopped_by_sigterm_saves_and_goes_on(root: Path, undisturbed: Path) -> 
     steps = len(_lines(output))
     markers = sorted((output / "checkpoints").glob("step-*/COMPLETE"))
     progress = json.loads(markers[-1].read_text())
-    assert progress["step"] == steps
+    assert progress["step"] == steps and len(progress["losses"]) == min(steps, 8)
     run = MlflowClient(f"sqlite:///{root / 'mlflow.db'}").get_run(progress["run_id"])
     assert run.info.status == "KILLED"
     assert _run(command).returncode == 0
     assert _losses(output) == _losses(undisturbed)
+
+
+def test_what_is_reported(root: Path, undisturbed: Path) -> None:
+    lines = _lines(undisturbed)
+    assert [line["position"] for line in lines] == list(range(0, 8 * STEPS, 8))
+    last = lines[-1]
+    # One source, learned in full: its loss is the loss.
+    assert last["loss/source/raw"] == pytest.approx(last["loss"], rel=1e-5)
+    assert last["tokens/source/raw"] == last["tokens"] == sum(line["step_tokens"] for line in lines)
+    learned = sum(line["loss_weight"] for line in lines)
+    assert last["supervised_tokens"] == learned < last["tokens"]
+    spent = sum(last[f"seconds/{part}"] for part in ("data", "forward", "backward", "optimizer", "other"))
+    assert spent == pytest.approx(last["step_seconds"])
+    assert min(last["seconds/forward"], last["seconds/backward"], last["seconds/optimizer"]) > 0
+    assert "mfu" not in last  # nobody knows the peak of this device
+    held = [line["held_out/loss"] for line in lines if "held_out/loss" in line]
+    assert len(held) == 2 and held[1] < held[0] - 0.1
+    assert last["held_out/loss/source/held"] == pytest.approx(last["held_out/loss"], rel=1e-5)
+    run = MlflowClient(f"sqlite:///{root / 'mlflow.db'}").get_run(json.loads(_record(undisturbed))["run_id"])
+    assert run.data.metrics["held_out/loss"] == pytest.approx(held[1])
+    assert run.data.metrics["loss/source/raw"] == pytest.approx(last["loss"], rel=1e-5)
+
+
+def test_too_many_spikes_stop_the_training(root: Path) -> None:
+    """With a limit hardly above the mean and no learning, about every second step is a spike."""
+    output = root / "spikes"
+    changes = ["optimizer.lr=1.0e-12", "guard={window: 8, sigmas: 0.01, max_skipped: 2}"]
+    done = _run(_command(root, output, *changes))
+    assert done.returncode == 1
+    assert "3 of the last" in done.stderr and "guard.max_skipped allows 2 in 8" in done.stderr
+    lines = _lines(output)
+    skipped = [line for line in lines if line["skipped"] == "spike"]
+    assert len(skipped) == 3 and lines[-1] is skipped[-1] and lines[-1]["skipped_steps"] == 3
+    # The data went on past them.
+    assert [line["position"] for line in lines] == list(range(0, 8 * len(lines), 8))
+    client = MlflowClient(f"sqlite:///{root / 'mlflow.db'}")
+    [experiment] = client.search_experiments(filter_string="name = 'instruction-pretraining'")
+    [run] = client.search_runs([experiment.experiment_id], "run_name = 'spikes'")
+    assert run.info.status == "FAILED"
+
+
+def _record(output: Path) -> str:
+    return (output / "model" / "training.json").read_text(encoding="utf-8")
 
 
 def test_a_finished_training_is_not_repeated(root: Path, undisturbed: Path) -> None:
