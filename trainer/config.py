@@ -62,11 +62,11 @@ class ModelConfig(Config):
 class SourceConfig(Config):
     """One shard set of the mixture."""
 
-    # Folder with manifest.json.
+    # Folder with manifest.json, or a URL that fsspec opens (s3://, abfs://, gs://, ...).
     path: str
     # Share of the trained tokens, relative to the other sources.
     weight: float = Field(default=1.0, gt=0)
-    # A training that would repeat the set more often than this is refused; null allows any number.
+    # Passes over the set after which it has run dry; null allows any number.
     max_repeats: float | None = Field(default=None, gt=0)
 
 
@@ -77,6 +77,13 @@ class DataConfig(Config):
     sequence_length: int | None = Field(default=None, ge=2)
     sources: dict[str, SourceConfig] = Field(min_length=1)
     seed: int = 0
+    # What becomes of a training in which a source runs dry: it is refused at once, it stops there, or the source is
+    # dropped and the others share its part, in proportion to their weights.
+    exhausted: Literal["refuse", "stop", "drop"] = "refuse"
+    # Where shards of remote sets are kept on each machine, and how much room they may take. Rows are drawn from the
+    # whole set: a cache smaller than the sets fetches shards again and again.
+    cache_dir: str | None = None
+    cache_gib: float = Field(default=100.0, gt=0)
     # A checkpoint remembers the content of its data; continuing it on other data needs this consent.
     allow_changed: bool = False
 
@@ -239,6 +246,8 @@ class TrainingConfig(Config):
         tree = self.model_dump(mode="json", exclude=free)
         for name, source in tree["data"]["sources"].items():
             source["path"] = manifests[name]
+        for name in ("cache_dir", "cache_gib"):
+            tree["data"].pop(name)
         return fingerprint(tree)
 
 

@@ -4,6 +4,7 @@ import gc
 import json
 import logging
 import math
+import os
 import signal
 import time
 from dataclasses import replace
@@ -29,9 +30,9 @@ from trainer.objective import role_weights
 from trainer.plan import Plan, plan
 from trainer.reporting import Reporter, Step
 from trainer.schedule import Schedule
-from trainer.sources import ShardSet, mixture, open_held_out, open_sets
+from trainer.sources import ShardSet, damaged, mixture, open_held_out, open_sets
 from udfs.config import fingerprint
-from udfs.errors import ConfigError
+from udfs.errors import ConfigError, DataError
 from udfs.tokens import Tokenizer, load_tokenizer
 
 log = logging.getLogger("trainer")
@@ -72,6 +73,7 @@ def _train(config: TrainingConfig, world: World) -> None:
         if world.main:
             print(f"{output / MODEL} is this training's result already", flush=True)
         return
+    _verify(sets, world)
     tokenizer = _tokenizer(config, sets)
     torch.set_float32_matmul_precision(config.matmul_precision)
     shape = model_config(config.model, tokenizer.vocab_size, tokenizer.bos_id, tokenizer.eos_id)
@@ -244,6 +246,18 @@ def exported(output: Path) -> str:
     """Identity of the training whose model is in the output folder; "" where there is none."""
     record = output / MODEL / RECORD
     return json.loads(record.read_text(encoding="utf-8"))["identity"] if record.is_file() else ""
+
+
+def _verify(sets: dict[str, ShardSet], world: World) -> None:
+    """Hash every shard in a folder; the ranks of a node share the work, and all of them say what one has found."""
+    node = [int(os.environ.get(name, fallback)) for name, fallback in (("LOCAL_RANK", "0"), ("LOCAL_WORLD_SIZE", "1"))]
+    found = damaged(sets, *node)
+    everywhere: list[list[str]] = [found]
+    if world.size > 1:
+        everywhere = [[] for _ in range(world.size)]
+        torch.distributed.all_gather_object(everywhere, found, group=world.control)
+    if any(everywhere):
+        raise DataError("\n".join(sorted({problem for problems in everywhere for problem in problems})))
 
 
 def _sizes(config: TrainingConfig, tokenizer: Tokenizer) -> Shape | None:

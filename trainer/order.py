@@ -6,11 +6,13 @@ The trainer keeps no state but the number of rows consumed. Row number ``positio
              numbers allow: no random draw, so any stretch of training holds the sources in proportion;
     row      by a keyed permutation of the source's rows, another one for each pass over them.
 
-Both take constant time and memory, whatever the position and the number of rows.
+A source that may be drawn only so often runs dry at a position that can be computed; from there on a cycle of the
+other sources takes over. All of it takes constant time and memory, whatever the position and the number of rows.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -61,11 +63,64 @@ def _scramble(value: np.ndarray, key: np.uint64) -> np.ndarray:
 
 @dataclass(frozen=True)
 class SourceShare:
-    """One source of a mixture: its name, its rows, and its share of the *rows* drawn (any positive scale)."""
+    """One source of a mixture.
+
+    Attributes:
+        name: of the source.
+        rows: how many it has.
+        share: of the *rows* drawn, on any positive scale.
+        limit: draws after which it has run dry; None where it never does.
+    """
 
     name: str
     rows: int
     share: float
+    limit: int | None = None
+
+
+class _Phase:
+    """A stretch of the order in which the same sources are drawn.
+
+    Args:
+        start: its first position.
+        drawn: [sources] draws before it.
+        shares: [sources] relative shares; 0 for a source that has run dry.
+    """
+
+    def __init__(self, start: int, drawn: np.ndarray, shares: np.ndarray) -> None:
+        self.start, self.drawn = start, drawn
+        present = np.flatnonzero(shares)
+        self.counts = np.zeros(len(shares), np.int64)
+        self.counts[present] = _apportion(shares[present] / shares[present].sum(), CYCLE)
+        # The j-th of a source's c draws in a cycle is due at (j + 1/2) / c; sorted, these dates are the cycle.
+        owner = np.repeat(np.arange(len(shares)), self.counts)
+        due = np.concatenate([(np.arange(count) + 0.5) / count for count in self.counts if count])
+        ranked = np.argsort(due, kind="stable")
+        self.cycle = owner[ranked]
+        # How many draws the source at each place of the cycle has had in this cycle already.
+        self.earlier = np.concatenate([np.arange(count) for count in self.counts])[ranked]
+
+    def locate(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """[n] source at each position, and [n] how often it was drawn before."""
+        cycle, place = np.divmod(positions - self.start, CYCLE)
+        source = self.cycle[place]
+        return source, self.drawn[source] + cycle * self.counts[source] + self.earlier[place]
+
+    def drawn_at(self, position: int) -> np.ndarray:
+        """[sources] draws before ``position``."""
+        cycles, place = divmod(position - self.start, CYCLE)
+        return self.drawn + cycles * self.counts + np.bincount(self.cycle[:place], minlength=len(self.counts))
+
+    def end(self, limits: Sequence[int | None]) -> int | None:
+        """Position at which the first source has run dry; None where none ever does."""
+        ends = []
+        for source in np.flatnonzero(self.counts):
+            limit = limits[source]
+            if limit is not None:
+                cycles, number = divmod(limit - 1 - int(self.drawn[source]), int(self.counts[source]))
+                place = int(np.flatnonzero(self.cycle == source)[number])
+                ends.append(self.start + cycles * CYCLE + place + 1)
+        return min(ends, default=None)
 
 
 class Order:
@@ -74,25 +129,32 @@ class Order:
     Args:
         sources: the mixture; at least one source with at least one row each.
         seed: another seed, another order.
+        drop: whether a source that has run dry leaves its share to the others; else the order ends with it.
+
+    Attributes:
+        length: positions there are; None where the order goes on for ever.
     """
 
-    def __init__(self, sources: Sequence[SourceShare], seed: int) -> None:
+    def __init__(self, sources: Sequence[SourceShare], seed: int, drop: bool = False) -> None:
         self.sources = tuple(sources)
         self._seed = seed
-        shares = np.array([source.share for source in self.sources])
-        self._counts = _apportion(shares / shares.sum(), CYCLE)
-        # The j-th of a source's c draws in a cycle is due at (j + 1/2) / c; sorted, these dates are the cycle.
-        owner = np.repeat(np.arange(len(self.sources)), self._counts)
-        due = np.concatenate([(np.arange(count) + 0.5) / count for count in self._counts])
-        ranked = np.argsort(due, kind="stable")
-        self._cycle = owner[ranked]
-        # How many draws the source at each place of the cycle has had in this cycle already.
-        self._earlier = np.concatenate([np.arange(count) for count in self._counts])[ranked]
         self._keys: dict[tuple[int, int], list[int]] = {}
+        limits = [source.limit for source in self.sources]
+        shares = np.array([source.share for source in self.sources])
+        self._phases = [_Phase(0, np.zeros(len(shares), np.int64), shares)]
+        self.length: int | None = None
+        while (end := self._phases[-1].end(limits)) is not None:
+            drawn = self._phases[-1].drawn_at(end)
+            dry = np.array([limit is not None and count >= limit for count, limit in zip(drawn, limits, strict=True)])
+            if not drop or dry.all():
+                self.length = end
+                break
+            self._phases.append(_Phase(end, drawn, np.where(dry, 0.0, shares)))
+        self._starts = np.array([phase.start for phase in self._phases])
 
     def shares(self) -> np.ndarray:
-        """[sources] share of the rows that each source really has."""
-        return self._counts / CYCLE
+        """[sources] share of the rows that each source really has while none has run dry."""
+        return self._phases[0].counts / CYCLE
 
     def locate(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """``(source, row)`` at each position.
@@ -103,12 +165,15 @@ class Order:
         Returns:
             [n] int64 indices into ``sources``, and [n] int64 rows of that source.
         """
-        cycle, place = np.divmod(np.asarray(positions, np.int64), CYCLE)
-        source = self._cycle[place]
-        drawn = cycle * self._counts[source] + self._earlier[place]
+        positions = np.asarray(positions, np.int64)
+        source, drawn = np.empty(len(positions), np.int64), np.empty(len(positions), np.int64)
+        phase_of = np.searchsorted(self._starts, positions, side="right") - 1
+        for number in np.unique(phase_of):
+            inside = phase_of == number
+            source[inside], drawn[inside] = self._phases[number].locate(positions[inside])
         sizes = np.array([entry.rows for entry in self.sources])[source]
         epoch, index = np.divmod(drawn, sizes)
-        rows = np.empty(len(place), np.int64)
+        rows = np.empty(len(positions), np.int64)
         for number, turn in sorted(set(zip(source.tolist(), epoch.tolist(), strict=True))):
             chosen = (source == number) & (epoch == turn)
             rows[chosen] = permute(index[chosen], self.sources[number].rows, self._key(number, turn))
@@ -116,13 +181,15 @@ class Order:
 
     def repeats(self, positions: int) -> np.ndarray:
         """[sources] passes over each source's rows in the first ``positions`` positions."""
-        cycles, place = divmod(positions, CYCLE)
-        drawn = cycles * self._counts + np.bincount(self._cycle[:place], minlength=len(self.sources))
-        return drawn / np.array([source.rows for source in self.sources])
+        phase = self._phases[int(np.searchsorted(self._starts, positions, side="right")) - 1]
+        return phase.drawn_at(positions) / np.array([source.rows for source in self.sources])
 
     def fingerprint(self) -> str:
         """32 hexadecimal digits; equal for orders that agree at every position."""
-        return identifier(self._seed, CYCLE, *((entry.name, entry.rows) for entry in self.sources), *self._counts)
+        parts: list[Any] = [(entry.name, entry.rows) for entry in self.sources]
+        # Where a source runs dry decides the order from there on.
+        parts += [(phase.start, *phase.counts) for phase in self._phases[1:]]
+        return identifier(self._seed, CYCLE, *parts, *self._phases[0].counts)
 
     def _key(self, source: int, epoch: int) -> list[int]:
         if (source, epoch) not in self._keys:

@@ -43,18 +43,26 @@ def plan(config: TrainingConfig, sets: dict[str, ShardSet], order: Order) -> Pla
     """The plan of a training.
 
     Raises:
-        ConfigError: a source would be repeated more often than allowed.
+        ConfigError: a source would be repeated more often than allowed, or runs dry before the first step is full.
     """
     density = np.array([entry.manifest.tokens / len(entry) for entry in sets.values()])
     per_step = float(config.batch.sequences * (order.shares() * density).sum())
     passed = sum(entry.manifest.tokens for entry in sets.values())
     steps = max(1, count_steps(config.duration, per_step, passed))
+    if order.length is not None:
+        steps = min(steps, order.length // config.batch.sequences)
+        if not steps:
+            raise ConfigError(
+                f"data.exhausted {config.data.exhausted}: the sources hold {order.length} rows until they run dry, "
+                f"less than batch.sequences {config.batch.sequences}. Raise max_repeats, or take smaller steps."
+            )
     repeats = dict(zip(sets, order.repeats(steps * config.batch.sequences).tolist(), strict=True))
     for name, source in config.data.sources.items():
-        if source.max_repeats is not None and repeats[name] > source.max_repeats:
+        if config.data.exhausted == "refuse" and repeats[name] > (source.max_repeats or math.inf):
             raise ConfigError(
                 f"data.sources.{name}: this training passes over it {repeats[name]:.2f} times, max_repeats allows "
-                f"{source.max_repeats:g}. Train shorter, lower its weight, give it more data, or raise max_repeats."
+                f"{source.max_repeats:g}. Train shorter, lower its weight, give it more data, raise max_repeats, or "
+                "set data.exhausted to stop or drop."
             )
     return Plan(
         identity=config.identity({name: entry.manifest.fingerprint for name, entry in sets.items()}),

@@ -1,12 +1,14 @@
 """The shard sets of a training, and the mixture they form. Imports no torch."""
 
 from bisect import bisect_right
+from collections.abc import Mapping
 from pathlib import Path
 
-from trainer.config import TrainingConfig
+from trainer.config import DataConfig, TrainingConfig
 from trainer.objective import role_weights
 from trainer.order import Order, SourceShare
-from udfs.errors import ConfigError, DataError
+from trainer.shard_files import LocalFiles, shard_files
+from udfs.errors import ConfigError
 from udfs.shards.format import ShardReader
 from udfs.shards.manifest import Manifest, read_manifest
 
@@ -14,21 +16,26 @@ from udfs.shards.manifest import Manifest, read_manifest
 class ShardSet:
     """All rows of a shard set, by number, memory-mapped.
 
+    Args:
+        place: folder of the set, or its URL.
+        data: where files of a remote set are kept; not needed for a folder.
+
     Raises:
         DataError: the set or one of its files is missing or damaged.
+        ConfigError: a URL that cannot be opened, or nowhere to keep its files.
     """
 
-    def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder)
-        self.manifest: Manifest = read_manifest(self.folder)
+    def __init__(self, place: str | Path, data: DataConfig | None = None) -> None:
+        self.place = str(place)
+        cache = (data.cache_dir, int(data.cache_gib * 2**30)) if data else (None, 0)
+        self.files = shard_files(place, *cache)
+        self.manifest: Manifest = read_manifest(self.files.manifest_folder())
         self._starts = [0]
-        self._readers: list[ShardReader | None] = []
+        self._readers: dict[int, ShardReader] = {}
         for shard in self.manifest.shards:
-            file = self.folder / shard.path
-            if not file.is_file() or file.stat().st_size != shard.bytes:
-                raise DataError(f"shard {file} is missing or cut short. Shard the set again.")
+            if isinstance(self.files, LocalFiles):
+                self.files.path(shard)
             self._starts.append(self._starts[-1] + shard.rows)
-            self._readers.append(None)
 
     def __len__(self) -> int:
         return self._starts[-1]
@@ -36,10 +43,19 @@ class ShardSet:
     def locate(self, row: int) -> tuple[ShardReader, int]:
         """The reader that has ``row``, and the row's number in it."""
         index = bisect_right(self._starts, row) - 1
-        reader = self._readers[index]
+        reader = self._readers.get(index)
         if reader is None:
-            reader = self._readers[index] = ShardReader(self.folder / self.manifest.shards[index].path)
+            path = self.files.path(self.manifest.shards[index])
+            # A file that had to make room takes up space for as long as it is mapped.
+            self._readers = {number: other for number, other in self._readers.items() if other.path.exists()}
+            reader = self._readers[index] = ShardReader(path)
         return reader, row - self._starts[index]
+
+
+def damaged(sets: Mapping[str, ShardSet], part: int, parts: int) -> list[str]:
+    """What is wrong with every ``parts``-th shard of the sets, beginning with number ``part``, one sentence each."""
+    numbered = [(entry.files, shard) for entry in sets.values() for shard in entry.manifest.shards]
+    return [problem for files, shard in numbered[part::parts] for problem in files.problems([shard])]
 
 
 def open_sets(config: TrainingConfig) -> dict[str, ShardSet]:
@@ -49,7 +65,7 @@ def open_sets(config: TrainingConfig) -> dict[str, ShardSet]:
         DataError: a set is missing or damaged.
         ConfigError: sets that cannot be trained together, or not as configured.
     """
-    sets = {name: ShardSet(source.path) for name, source in config.data.sources.items()}
+    sets = {name: ShardSet(source.path, config.data) for name, source in config.data.sources.items()}
     _check(config, sets, sets)
     return sets
 
@@ -60,7 +76,7 @@ def open_held_out(config: TrainingConfig, sets: dict[str, ShardSet]) -> dict[str
     Raises:
         DataError, ConfigError: as for ``open_sets``.
     """
-    held_out = {name: ShardSet(path) for name, path in config.held_out.sources.items()}
+    held_out = {name: ShardSet(path, config.data) for name, path in config.held_out.sources.items()}
     _check(config, held_out, sets)
     return held_out
 
@@ -95,15 +111,24 @@ def _check(config: TrainingConfig, wanted: dict[str, ShardSet], sets: dict[str, 
                 "Use objective pretrain, or shard tuning examples with roles."
             )
         if not len(entry):
-            raise ConfigError(f"{part}.sources.{name}: the set in {entry.folder} has no rows.")
+            raise ConfigError(f"{part}.sources.{name}: the set in {entry.place} has no rows.")
 
 
 def mixture(config: TrainingConfig, sets: dict[str, ShardSet]) -> Order:
     """The order of the rows. Weights count tokens; sets whose rows hold fewer tokens are drawn more often."""
+
+    def limit(name: str) -> int | None:
+        repeats = config.data.sources[name].max_repeats
+        # Where it would be refused, the plan says so, with the number of passes.
+        return None if repeats is None or config.data.exhausted == "refuse" else max(1, int(repeats * len(sets[name])))
+
     return Order(
         [
-            SourceShare(name, len(sets[name]), source.weight * len(sets[name]) / sets[name].manifest.tokens)
+            SourceShare(
+                name, len(sets[name]), source.weight * len(sets[name]) / sets[name].manifest.tokens, limit(name)
+            )
             for name, source in config.data.sources.items()
         ],
         config.data.seed,
+        drop=config.data.exhausted == "drop",
     )

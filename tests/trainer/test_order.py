@@ -82,3 +82,60 @@ def test_passes_differ_and_seeds_differ() -> None:
 def test_repeats_counts_passes() -> None:
     order = _order([(10, 1.0), (40, 3.0)])
     assert order.repeats(CYCLE * 2 + 400) == pytest.approx([(CYCLE * 2 + 400) / 40, (CYCLE * 2 + 400) * 3 / 160])
+
+
+limited = st.lists(
+    st.tuples(st.integers(1, 60), st.floats(0.05, 5), st.one_of(st.none(), st.floats(0.5, 4))), min_size=1, max_size=4
+)
+
+
+def _limited(entries: list[tuple[int, float, float | None]], drop: bool) -> Order:
+    shares = [
+        SourceShare(f"s{number}", rows, share, None if repeats is None else max(1, int(rows * repeats)))
+        for number, (rows, share, repeats) in enumerate(entries)
+    ]
+    return Order(shares, 5, drop)
+
+
+@given(limited)
+@settings(max_examples=20)
+def test_a_dry_source_leaves_its_share_to_the_others(entries: list[tuple[int, float, float | None]]) -> None:
+    order = _limited(entries, drop=True)
+    end = order.length or 4000
+    sources, rows = order.locate(np.arange(end))
+    drawn = np.bincount(sources, minlength=len(entries))
+    for number, source in enumerate(order.sources):
+        assert source.limit is None or drawn[number] <= source.limit
+        seen = rows[sources == number]
+        # Every pass is whole or cut off at the end, whatever phases it goes through.
+        for start in range(0, len(seen), source.rows):
+            part = seen[start : start + source.rows]
+            assert len(set(part.tolist())) == len(part)
+    if order.length is not None:
+        assert drawn.tolist() == [source.limit for source in order.sources]
+    assert order.repeats(end) == pytest.approx(drawn / [source.rows for source in order.sources])
+    for position in (0, end // 2, end - 1):
+        source, row = _limited(entries, drop=True).locate(np.array([position]))
+        assert (source[0], row[0]) == (sources[position], rows[position])
+
+
+@given(limited)
+@settings(max_examples=20)
+def test_without_dropping_the_order_ends_with_the_first_dry_source(
+    entries: list[tuple[int, float, float | None]],
+) -> None:
+    order = _limited(entries, drop=False)
+    if order.length is None:
+        assert all(source.limit is None for source in order.sources)
+        return
+    sources, _ = order.locate(np.arange(order.length))
+    drawn = np.bincount(sources, minlength=len(entries))
+    full = [source.limit is not None and drawn[number] == source.limit for number, source in enumerate(order.sources)]
+    assert sum(full) == 1 and full[sources[-1]]
+
+
+def test_the_fingerprint_knows_where_sources_run_dry() -> None:
+    def order(limit: int | None) -> Order:
+        return Order([SourceShare("a", 10, 1.0, limit), SourceShare("b", 10, 1.0)], 0, drop=True)
+
+    assert len({order(limit).fingerprint() for limit in (None, 15, 20)}) == 3

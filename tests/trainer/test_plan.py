@@ -44,6 +44,18 @@ def test_spans(root: Path) -> None:
     assert (_plan(config).steps, _plan(config).warmup) == (77, 5)
 
 
+def test_a_training_stops_or_goes_on_where_a_source_runs_dry(root: Path) -> None:
+    limit = "data.sources.tuning.max_repeats=1"
+    stopped = _plan(_config(root, limit, "data.exhausted=stop"))
+    assert 0.8 < stopped.repeats["tuning"] <= 1 and stopped.steps < _plan(_config(root)).steps
+    dropped = _plan(_config(root, limit, "data.exhausted=drop", "duration={steps: 200, tokens: null}"))
+    assert dropped.steps == 200 and dropped.repeats["tuning"] == 1
+    assert dropped.repeats["raw"] > _plan(_config(root, "duration={steps: 200, tokens: null}")).repeats["raw"]
+    short = [limit, "data.sources.raw.max_repeats=1", "data.exhausted=drop", "batch={sequences: 4096}"]
+    with pytest.raises(ConfigError, match=r"less than batch\.sequences 4096"):
+        _plan(_config(root, *short))
+
+
 def test_repetition_is_limited(root: Path) -> None:
     with pytest.raises(ConfigError, match=r"tuning: this training passes over it .* max_repeats allows 1"):
         _plan(_config(root, "data.sources.tuning.max_repeats=1"))
