@@ -19,6 +19,7 @@ VERBS = {
     "tokenizer": "train a tokenizer on the texts, or take an existing one",
     "curate": "clean, deduplicate and chunk raw_documents into documents",
     "synthesize": "write instruction-response pairs about documents, in carryover rounds",
+    "reparse": "read recorded completions once more, with other checks and no engine",
     "augment": "render texts and pairs through templates into augmented_texts",
     "shard": "tokenize and pack a text table into shards for the trainer",
     "export": "write a text table as JSON lines or Parquet, for other trainers",

@@ -15,6 +15,7 @@ REASONS: dict[str, str] = {
     "no_pairs": "the example has no usable question and answer",
     "engine_error": "the engine failed on this record alone",
     "does_not_fit": "the text does not fit the context even when it stands alone",
+    "contaminated": "the pair shares words with an evaluation set",
     "invalid_chain": "the chain could not be rendered",
 }
 

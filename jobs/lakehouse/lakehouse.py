@@ -8,7 +8,7 @@ from jobs.lakehouse.tables import PROVENANCE, TABLES
 from udfs.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from pyspark.sql import DataFrame, SparkSession
 
@@ -96,6 +96,17 @@ class Lakehouse:
         )
         location = self.location(table)
         writer.saveAsTable(location) if self.config.namespace else writer.save(location)
+
+    def update(self, frame: "DataFrame", table: str, identity: "Sequence[str]") -> None:
+        """Give the rows that agree with one of ``frame`` in the columns ``identity`` that one's values, in one commit.
+
+        ``frame`` has the table's own columns and the provenance columns, and no two rows of equal identity. The time in
+        ``written_at`` stays that of the row's first commit: rows that belong together are found by it.
+        """
+        same = " AND ".join(f"old.{name} <=> new.{name}" for name in identity)
+        merge = self._delta(table).alias("old").merge(frame.alias("new"), same)
+        values = {name: f"new.{name}" for name in frame.columns if name != "written_at"}
+        merge.whenMatchedUpdate(set=values).execute()
 
     def ensure(self, table: str) -> None:
         """Create the table with its columns, comments and constraints unless it is there."""

@@ -47,7 +47,8 @@ class ScoredPair(Pair, Scores):
 
 
 class Rejected(TypedDict):
-    """A piece of a completion that does not go on; ``reason`` is a key of ``REJECTIONS`` or of ``checks.CHECKS``."""
+    """A piece of a completion that does not go on; ``reason``: a key of ``REJECTIONS`` or of ``checks.CHECKS``, or
+    ``contaminated`` (``reparse``)."""
 
     text: str
     reason: str
