@@ -20,6 +20,7 @@ VERBS = {
     "curate": "clean, deduplicate and chunk raw_documents into documents",
     "synthesize": "write instruction-response pairs about documents, in carryover rounds",
     "reparse": "read recorded completions once more, with other checks and no engine",
+    "deduplicate": "take near-duplicate pairs out of syntheses, across the whole corpus",
     "augment": "render texts and pairs through templates into augmented_texts",
     "shard": "tokenize and pack a text table into shards for the trainer",
     "export": "write a text table as JSON lines or Parquet, for other trainers",

@@ -48,7 +48,7 @@ class ScoredPair(Pair, Scores):
 
 class Rejected(TypedDict):
     """A piece of a completion that does not go on; ``reason``: a key of ``REJECTIONS`` or of ``checks.CHECKS``, or
-    ``contaminated`` (``reparse``)."""
+    ``contaminated`` (``reparse``) or ``near_duplicate`` (``deduplicate``)."""
 
     text: str
     reason: str
