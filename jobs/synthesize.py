@@ -21,6 +21,7 @@ from udfs.errors import ConfigError
 from udfs.synthesis.chains import CHAIN_COLUMN, PARTITION_COLUMN, ROUND_COLUMN, JournalPlace, synthesize_partition
 from udfs.synthesis.checks import CheckSettings
 from udfs.synthesis.engines import EngineConfig
+from udfs.synthesis.engines.endpoint import EndpointConfig
 from udfs.synthesis.engines.rules import RulesConfig, mine_partition
 from udfs.tokens import load_tokenizer
 
@@ -36,9 +37,13 @@ def _engine_name(engine: Any) -> str:
 class SynthesizeConfig(Config):
     """Chains and the engine that works on them."""
 
-    # `name` tells which engine: vllm (in the Spark workers) or rules (mined from the text, no model).
+    # `name` tells which engine: vllm (in the Spark workers), endpoint (a server with OpenAI's completions protocol) or
+    # rules (mined from the text, no model).
     engine: Annotated[
-        Annotated[EngineConfig, Tag("vllm")] | Annotated[RulesConfig, Tag("rules")], Discriminator(_engine_name)
+        Annotated[EngineConfig, Tag("vllm")]
+        | Annotated[EndpointConfig, Tag("endpoint")]
+        | Annotated[RulesConfig, Tag("rules")],
+        Discriminator(_engine_name),
     ]
     # Documents of a chain, M: 2 for models trained from scratch and 3 for domain adaptation, as published.
     rounds: int = Field(2, ge=1)
@@ -111,7 +116,7 @@ def _chained(documents: "DataFrame", config: SynthesizeConfig) -> "DataFrame":
     return with_chains(chosen.select(*columns), config.rounds, config.partitions, config.seed)
 
 
-def _engine(config: SynthesizeConfig, job: Job) -> EngineConfig:
+def _engine(config: SynthesizeConfig, job: Job) -> EngineConfig | EndpointConfig:
     if isinstance(config.engine, RulesConfig):
         raise ConfigError("--estimate asks what an engine with a model will cost; rules need none. Set engine.name.")
     return config.engine.model_copy(update={"model": str(job.lakehouse.path(config.engine.model))})

@@ -24,6 +24,7 @@ from udfs.statistics import Z_95, Estimate
 from udfs.synthesis.chains import JournalPlace, synthesize_partition
 from udfs.synthesis.checks import CheckSettings
 from udfs.synthesis.engines import EngineConfig
+from udfs.synthesis.engines.endpoint import EndpointConfig
 from udfs.synthesis.journal import counts
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ def ratio_total(parts: Sequence[float], sizes: Sequence[float], whole: float) ->
 
 def estimate(
     chained: "DataFrame",
-    engine: EngineConfig,
+    engine: EngineConfig | EndpointConfig,
     checks: CheckSettings,
     rounds: int,
     options: EstimateOptions,

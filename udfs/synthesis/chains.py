@@ -13,6 +13,7 @@ from itertools import groupby
 from udfs.hashing import identifier
 from udfs.synthesis.checks import CheckSettings
 from udfs.synthesis.engines import EngineConfig, cached_engine, restarted_engine
+from udfs.synthesis.engines.endpoint import EndpointConfig
 from udfs.synthesis.journal import Journal, NoJournal
 from udfs.synthesis.rounds import ChainSettings, Row
 from udfs.synthesis.scheduler import Outcome, Scheduler
@@ -58,7 +59,7 @@ class JournalPlace:
 
 
 def synthesize_partition(
-    rows: Iterable[Row], config: EngineConfig, checks: CheckSettings, place: JournalPlace | None
+    rows: Iterable[Row], config: EngineConfig | EndpointConfig, checks: CheckSettings, place: JournalPlace | None
 ) -> Iterator[Outcome]:
     """Run the chains of one partition in this process's engine; no engine is started for a partition without rows.
 

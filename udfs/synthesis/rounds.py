@@ -9,6 +9,7 @@ from udfs.synthesis.prompts import ExampleFormat, Input
 
 if TYPE_CHECKING:
     from udfs.synthesis.chains import Chain, Document
+    from udfs.synthesis.engines.endpoint import EndpointConfig
 
 Row = dict[str, Any]
 
@@ -28,7 +29,7 @@ class ChainSettings:
     checks: CheckSettings = field(default_factory=CheckSettings)
 
     @classmethod
-    def of(cls, config: EngineConfig, checks: CheckSettings) -> "ChainSettings":
+    def of(cls, config: "EngineConfig | EndpointConfig", checks: CheckSettings) -> "ChainSettings":
         """The settings that fit an engine."""
         return cls(config.max_model_len, config.max_tokens, checks)
 

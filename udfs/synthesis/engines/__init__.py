@@ -18,6 +18,7 @@ from udfs.errors import EnvironmentProblem, InstructionPretrainingError
 from udfs.hashing import digest, identifier
 
 if TYPE_CHECKING:
+    from udfs.synthesis.engines.endpoint import EndpointConfig
     from udfs.tokens import Tokenizer
 
 log = logging.getLogger(__name__)
@@ -177,7 +178,7 @@ class _Kept:
 _kept: _Kept | None = None
 
 
-def cached_engine(config: EngineConfig) -> Engine:
+def cached_engine(config: "EngineConfig | EndpointConfig") -> Engine:
     """The process's engine for ``config``, built on first use and again when the configuration or the model's files
     change. A process holds one engine: another one takes its place.
 
@@ -187,7 +188,9 @@ def cached_engine(config: EngineConfig) -> Engine:
     """
     global _kept
     gpu = _assigned_gpu()
-    key = (fingerprint(config), _files_signature(Path(config.model)), gpu)
+    # What a server runs is its own affair: of the folder only the tokenizer is used.
+    files = _files_signature(Path(config.model)) if config.name == "vllm" else ""
+    key = (fingerprint(config), files, gpu)
     if _kept is not None and _kept.key == key:
         return _kept.engine
     if _kept is not None:
@@ -205,7 +208,7 @@ def cached_engine(config: EngineConfig) -> Engine:
     return _kept.engine
 
 
-def restarted_engine(config: EngineConfig, max_num_seqs: int) -> Engine:
+def restarted_engine(config: "EngineConfig | EndpointConfig", max_num_seqs: int) -> Engine:
     """Another engine in place of the process's one for ``config``, which died; kept like that one, so that the tasks to
     come do not run out of memory anew.
 
@@ -224,8 +227,12 @@ def restarted_engine(config: EngineConfig, max_num_seqs: int) -> Engine:
     return _kept.engine
 
 
-def _build(config: EngineConfig) -> Engine:
+def _build(config: "EngineConfig | EndpointConfig") -> Engine:
     log.info("starting the %s engine for %s", config.name, config.model)
+    if config.name == "endpoint":
+        from udfs.synthesis.engines.endpoint import EndpointEngine
+
+        return EndpointEngine(config)
     from udfs.synthesis.engines.vllm import VllmEngine
 
     return VllmEngine(config)
