@@ -16,7 +16,7 @@ COMPLETION = (
 TEXT = "The ferry is in the harbour and the captain has gone ashore with the sailors."
 
 
-def synthesis(number: int, completion: str = COMPLETION, status: str = "ok") -> dict:
+def synthesis(number: int, completion: str = COMPLETION, status: str | None = None) -> dict:
     read = read_pairs(completion, TEXT, CheckSettings())
     return {
         **row(number, []),
@@ -24,7 +24,7 @@ def synthesis(number: int, completion: str = COMPLETION, status: str = "ok") -> 
         "context": TEXT,
         "chain_length": 9,
         "carried": [],
-        "status": status,
+        "status": status or ("ok" if read.pairs else "no_pairs"),
         "finish_reason": "length",
         "n_prompt_tokens": 10,
         "n_cached_tokens": 0,
@@ -43,8 +43,8 @@ def table(spark, lakehouse):
     rows = [
         synthesis(0),
         synthesis(1, status="truncated_context"),
-        synthesis(2, "nothing", "no_pairs"),
-        synthesis(3, "<QUE> Who? <ANS> unknown </END>", "no_pairs"),
+        synthesis(2, "nothing"),
+        synthesis(3, "<QUE> Who? <ANS> unknown </END>"),
     ]
     frame = spark.createDataFrame(rows, SYNTHESES.schema)
     for column in PROVENANCE:
