@@ -67,7 +67,10 @@ def train(config: TrainConfig, job: Job) -> dict[str, float]:
     if config.ranks > 1:
         launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(config.ranks)]
         arguments = [*launcher, *arguments]
-    code = subprocess.run([sys.executable, *arguments], env=_environment(config), check=False).returncode
+    # The pipe ends with this process, however it ends: no trainer is left behind to work beside the next one.
+    command = [sys.executable, *arguments, "--end-with-stdin"]
+    with subprocess.Popen(command, env=_environment(config), stdin=subprocess.PIPE) as process:
+        code = process.wait()
     if code == _CONFIGURATION_ERROR:
         raise ConfigError(f"steps.{job.step}: the trainer refused its configuration; see its message above.")
     if code:

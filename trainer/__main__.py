@@ -6,7 +6,9 @@ Exit codes: 0 done; 1 failed; 2 the configuration is wrong; 143 stopped by SIGTE
 import argparse
 import logging
 import os
+import signal
 import sys
+import threading
 from collections.abc import Sequence
 
 import yaml
@@ -47,6 +49,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(result.text())
             result.check()
             return 0
+        if arguments.end_with_stdin:
+            _end_with_stdin()
         return _train(config)
     except ConfigError as error:
         # Every rank finds the same mistake; one of them says so.
@@ -69,6 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--gpus", type=int, default=1, help="with --plan: how many (default 1)")
     parser.add_argument("--device", choices=DEVICES, default="h200", help="with --plan: of which kind (default h200)")
     parser.add_argument("--mfu", type=float, default=0.4, help="with --plan: share of their peak (default 0.4)")
+    parser.add_argument("--end-with-stdin", action="store_true", help="save and stop when standard input ends")
     # What DeepSpeed's and Spark's launchers append.
     parser.add_argument("--deepspeed", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--deepspeed_config", help=argparse.SUPPRESS)
@@ -108,6 +113,17 @@ def _forecast(config: TrainingConfig, arguments: argparse.Namespace) -> Forecast
         planned = plan(config, sets, mixture(config, sets))
         vocabulary = next(iter(sets.values())).manifest.vocab_size
     return forecast(config, planned, vocabulary, arguments.gpus, DEVICES[arguments.device], arguments.mfu)
+
+
+def _end_with_stdin() -> None:
+    """Stop, with the state saved, as soon as standard input ends: the process at its other end is gone."""
+
+    def watch() -> None:
+        while os.read(0, 1024):
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, name="stdin", daemon=True).start()
 
 
 def _train(config: TrainingConfig) -> int:

@@ -14,9 +14,15 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
+import torch
+
+from trainer.config import CheckpointConfig
 from trainer.distributed import World, output_to_stderr
 from trainer.engine import Engine
+from trainer.universal import convert, universal_name
+from trainer.upload import Remote
 from udfs.errors import ConfigError, DataError
 
 MARKER = "COMPLETE"
@@ -63,13 +69,14 @@ class Progress:
 class Checkpoints:
     """The checkpoints of one output folder."""
 
-    def __init__(self, folder: Path, keep_last: int, world: World) -> None:
+    def __init__(self, folder: Path, config: CheckpointConfig, world: World) -> None:
         self._folder = folder
-        self._keep_last = keep_last
+        self._config = config
         self._world = world
+        self._remote = Remote(config.upload, MARKER) if config.upload and world.main else None
 
     def save(self, engine: Engine, progress: Progress) -> Path:
-        """Save and publish; every rank must call it. Older checkpoints beyond ``keep_last`` are removed."""
+        """Save and publish; every rank must call it. Those that need not be kept any more are removed."""
         name = f"step-{progress.step:08d}"
         part, final = self._folder / f".{name}.part", self._folder / name
         if self._world.main:
@@ -85,10 +92,22 @@ class Checkpoints:
             _write_durably(part / MARKER, json.dumps(asdict(progress), indent=1, sort_keys=True) + "\n")
             shutil.rmtree(final, ignore_errors=True)
             os.replace(part, final)
-            for old in complete(self._folder)[: -self._keep_last]:
-                remove(old)
+            present = complete(self._folder)
+            kept = retained([entry.name for entry in present], self._config.keep_last, self._config.keep_every)
+            busy: set[str] = set()
+            if self._remote is not None:
+                self._remote.send(final, kept)
+                busy = self._remote.busy()
+            for old in present:
+                if old.name not in kept | busy:
+                    remove(old)
         self._world.barrier()
         return final
+
+    def close(self) -> None:
+        """Wait until everything is copied to where it is uploaded."""
+        if self._remote is not None:
+            self._remote.finish()
 
     def resume(self, engine: Engine, expected: Progress, allow_changed: bool) -> Progress | None:
         """Load the newest complete checkpoint; None where there is none.
@@ -99,20 +118,61 @@ class Checkpoints:
             allow_changed: continue although the data changed.
 
         Raises:
-            ConfigError: the checkpoint is of other data or another number of ranks.
+            ConfigError: the checkpoint is of other data, another model or another ZeRO stage.
             DataError: it cannot be read.
         """
+        if self._remote is not None:
+            there = self._remote.names()
+            here = [entry.name for entry in complete(self._folder)]
+            if there and there[-1] > max(here, default=""):
+                self._remote.fetch(there[-1], self._folder)
+        self._world.barrier()
         found = complete(self._folder)
         if not found:
             return None
         newest = found[-1]
         saved = Progress(**json.loads((newest / MARKER).read_text(encoding="utf-8")))
         check(saved, expected, newest, allow_changed)
-        with output_to_stderr():
-            path, client = engine.engine.load_checkpoint(str(self._folder), tag=newest.name)
-        if path is None or _KEY not in client:
+        # Without ZeRO every rank has everything.
+        divided = saved.stage > 0 and saved.world_size != expected.world_size
+        client = self._load_universal(engine, newest) if divided else self._load(engine, newest.name)
+        if _KEY not in client:
             raise DataError(f"checkpoint {newest} cannot be read. Remove it to continue from the one before.")
         return Progress(**client[_KEY])
+
+    def _load(self, engine: Engine, name: str) -> dict[str, Any]:
+        with output_to_stderr():
+            path, client = engine.engine.load_checkpoint(str(self._folder), tag=name)
+        return {} if path is None else client
+
+    def _load_universal(self, engine: Engine, checkpoint: Path) -> dict[str, Any]:
+        problem = ""
+        if self._world.main:
+            try:
+                convert(checkpoint)
+            except DataError as error:
+                problem = str(error)
+        if self._world.sum(float(bool(problem)))[0]:
+            raise DataError(problem or f"the checkpoint {checkpoint} could not be converted; rank 0 says why.")
+        # Which form a checkpoint has is part of DeepSpeed's configuration, and known only now.
+        settings = engine.engine._config
+        settings.load_universal_checkpoint = True
+        groups = [{key: group[key] for key in group if key != "params"} for group in engine.optimizer.param_groups]
+        try:
+            client = self._load(engine, universal_name(checkpoint))
+            # At stage 3 DeepSpeed gives every group the first one's settings (decay for the norms), and all weights one
+            # step count, which each of them would then raise.
+            for group, own in zip(engine.optimizer.param_groups, groups, strict=True):
+                group.update(own)
+            for state in engine.optimizer.state.values():
+                if isinstance(state.get("step"), torch.Tensor):
+                    state["step"] = state["step"].clone()
+            return client
+        finally:
+            settings.load_universal_checkpoint = False
+            self._world.barrier()
+            if self._world.main:
+                shutil.rmtree(checkpoint.with_name(universal_name(checkpoint)))
 
 
 def check(saved: Progress, expected: Progress, where: Path, allow_changed: bool) -> None:
@@ -138,10 +198,12 @@ def check(saved: Progress, expected: Progress, where: Path, allow_changed: bool)
         raise ConfigError(
             f"the checkpoint {where} was made with ZeRO stage {saved.stage}, not {expected.stage}. Use that stage."
         )
-    if saved.world_size != expected.world_size and saved.stage:
-        raise ConfigError(
-            f"the checkpoint {where} was made by {saved.world_size} ranks, not {expected.world_size}. Start that many."
-        )
+
+
+def retained(names: Sequence[str], keep_last: int, keep_every: int | None) -> set[str]:
+    """Which checkpoints, named oldest first, are kept: the last ones, and those at multiples of ``keep_every``."""
+    marked = {name for name in names if keep_every and int(name.removeprefix("step-")) % keep_every == 0}
+    return {*names[-keep_last:], *marked}
 
 
 def complete(folder: Path) -> list[Path]:

@@ -153,6 +153,17 @@ class CheckpointConfig(Config):
     # Folder that complete checkpoints are copied to while training goes on: a path or any URL that fsspec opens.
     upload: str | None = None
 
+    @field_validator("upload")
+    @classmethod
+    def _known_protocol(cls, value: str | None) -> str | None:
+        if value is not None:
+            from fsspec import available_protocols
+            from fsspec.utils import get_protocol
+
+            if get_protocol(value) not in available_protocols():
+                raise ValueError(f"no file system is known for {get_protocol(value)}://; install its fsspec package")
+        return value
+
 
 class HeldOutConfig(Config):
     """Loss on texts that are not trained on, by source and role."""

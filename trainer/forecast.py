@@ -75,7 +75,8 @@ class Forecast:
             raise ConfigError(
                 f"this training needs {needed / _GB:.1f} GB on each GPU, {self.device.name} has "
                 f"{self.device.memory / _GB:.1f} GB; {part} take the most, {self.memory[part] / _GB:.1f} GB. Lower "
-                f"batch.micro_batch (now {self.micro_batch}), use a higher ZeRO stage, or more GPUs."
+                f"batch.micro_batch (now {self.micro_batch}), use activation_checkpointing, a higher ZeRO stage or "
+                "more GPUs."
             )
 
     def text(self) -> str:
@@ -135,7 +136,15 @@ def forecast(
         tokens=planned.tokens if planned else steps * full,
         ranks=ranks,
         device=device,
-        memory=memory(shape, deepspeed_section(config), config.precision, length, micro, ranks),
+        memory=memory(
+            shape,
+            deepspeed_section(config),
+            config.precision,
+            length,
+            micro,
+            ranks,
+            config.activation_checkpointing,
+        ),
         mfu=mfu,
         repeats=planned.repeats if planned else {},
     )

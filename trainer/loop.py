@@ -23,6 +23,7 @@ from trainer.export import RECORD, export
 from trainer.flops import Shape
 from trainer.guard import NOT_FINITE, SPIKE, Diverged, Guard
 from trainer.held_out import HeldOut
+from trainer.lock import locked
 from trainer.loss import LanguageModelLoss
 from trainer.model import build_model, checkpoint_activations, compile_layers, model_config
 from trainer.noise import EmbeddingNoise
@@ -40,6 +41,8 @@ log = logging.getLogger("trainer")
 # Automatic garbage collection stops a rank at a moment of its own choosing, and all others wait for it.
 _COLLECT_EVERY = 500
 MODEL, CHECKPOINTS = "model", "checkpoints"
+# A file of this name in output_dir asks for a checkpoint after the step at work.
+SAVE = "SAVE"
 
 
 class Stopped(Exception):
@@ -53,11 +56,13 @@ def train(config: TrainingConfig) -> None:
         ConfigError: the data or a checkpoint do not fit the configuration.
         DataError: the data or a checkpoint are damaged.
         Diverged: too many steps were skipped.
+        EnvironmentProblem: another trainer works in the output folder.
         Stopped: SIGTERM came; the state is saved.
     """
     world = join()
     try:
-        _train(config, world)
+        with locked(Path(config.output_dir), world):
+            _train(config, world)
     finally:
         leave()
 
@@ -95,7 +100,7 @@ def _train(config: TrainingConfig, world: World) -> None:
         stage=engine.stage,
         world_size=world.size,
     )
-    checkpoints = Checkpoints(output / CHECKPOINTS, config.checkpoints.keep_last, world)
+    checkpoints = Checkpoints(output / CHECKPOINTS, config.checkpoints, world)
     resumed = checkpoints.resume(engine, fresh, config.data.allow_changed)
     progress = fresh
     if resumed:
@@ -132,6 +137,7 @@ def _train(config: TrainingConfig, world: World) -> None:
         raise
     finally:
         loader.close()
+        checkpoints.close()
         reporter.close(status)
 
 
@@ -156,14 +162,16 @@ def _steps(
     gc.freeze()
     gc.disable()
     saved = progress.step
+    wanted = Path(config.output_dir) / SAVE
     try:
         while progress.step < planned.steps:
             started = time.perf_counter()
             batches = loader.step(progress.position)
             waited = time.perf_counter() - started
             mine = sum(float(batch.weights.sum(dtype=torch.float64)) for batch in batches)
-            counted = world.sum(mine, sum(batch.tokens for batch in batches), float(stop.received))
-            weight, tokens, stopping = counted
+            asked = world.main and wanted.exists()
+            counted = world.sum(mine, sum(batch.tokens for batch in batches), float(stop.received), float(asked))
+            weight, tokens, stopping, saving = counted
             lr = schedule(progress.step)
             # A global batch without any learned token changes nothing.
             limit = guard.limit
@@ -210,12 +218,14 @@ def _steps(
             measured = held_out(engine) if held_out and due and not stopping else {}
             if last or measured or progress.step % config.log_every == 0:
                 reporter.flush(measured)
-            if last or progress.step % config.checkpoints.every_steps == 0:
+            if last or saving > 0 or progress.step % config.checkpoints.every_steps == 0:
                 reporter.flush()
                 losses, skipped_lately = guard.state()
                 progress = replace(progress, losses=losses, skipped_lately=skipped_lately, **reporter.counts)
-                checkpoints.save(engine, progress)
+                reporter.checkpoint(checkpoints.save(engine, progress), progress)
                 saved = progress.step
+                if asked:
+                    wanted.unlink(missing_ok=True)
             if progress.step % _COLLECT_EVERY == 0:
                 gc.collect()
             if stopping > 0:

@@ -33,8 +33,30 @@ def activation_bytes(shape: Shape, precision: str, length: int, fused: bool) -> 
     return kept + (4 * shape.heads if fused else (6 if precision == "bf16" else 4) * shape.heads * length)
 
 
+def kept_bytes(shape: Shape, precision: str, recompute: str) -> int:
+    """Bytes of each token of a layer that stay until the backward pass where the rest is computed again.
+
+    Args:
+        shape: of the model.
+        precision: of the training.
+        recompute: ``full`` keeps what enters the layer, ``selective`` also what its products and its attention give.
+    """
+    wide = 2 if precision == "bf16" else 4
+    if recompute == "full":
+        return wide * shape.hidden
+    queries, keys = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
+    products = queries + 2 * keys + shape.hidden + 2 * shape.intermediate + shape.hidden
+    return wide * (shape.hidden + products + queries) + 4 * shape.heads
+
+
 def memory(
-    shape: Shape, deepspeed: Mapping[str, Any], precision: str, length: int, micro_batch: int, ranks: int
+    shape: Shape,
+    deepspeed: Mapping[str, Any],
+    precision: str,
+    length: int,
+    micro_batch: int,
+    ranks: int,
+    recompute: str = "none",
 ) -> dict[str, int]:
     """Bytes of one GPU by part.
 
@@ -44,6 +66,7 @@ def memory(
         precision: of the training.
         length, micro_batch: tokens of a row, rows at once.
         ranks: GPUs over which ZeRO divides.
+        recompute: the training's ``activation_checkpointing``.
     """
     zero = deepspeed.get("zero_optimization", {})
     stage = int(zero.get("stage", 0))
@@ -66,11 +89,15 @@ def memory(
     tokens = length * micro_batch
     # The widest point: hidden states and their gradient, a chunk's logits three times, the head's gradient in fp32.
     wide = CHUNK * shape.vocab * (4 + 4 + 2) + shape.vocab * shape.hidden * (4 + 2) + 3 * tokens * shape.hidden * 2
+    layer = activation_bytes(shape, precision, length, fused=True)
+    kept = layer if recompute == "none" else kept_bytes(shape, precision, recompute)
+    # What is recomputed is there for one layer at a time.
+    activations = tokens * (shape.layers * kept + (0 if recompute == "none" else layer))
     parts = {
         "weights": weights,
         "gradients": gradients,
         "optimizer state": state,
-        "activations": shape.layers * tokens * activation_bytes(shape, precision, length, fused=True),
+        "activations": activations,
         "logits and head": wide,
         # Buckets are filled while another one is sent.
         "communication": 2 * 4 * int(zero.get("reduce_bucket_size", 5e8)) if stage and ranks > 1 else 0,

@@ -34,9 +34,11 @@ from trainer.engine import StepResult, deepspeed_config
 from trainer.flops import Shape, device_named
 from trainer.objective import Groups
 from trainer.plan import Plan
+from trainer.plots import draw
 from trainer.sources import ShardSet
+from trainer.system import SystemMetrics
 from trainer.timing import total
-from trainer.tracking import History, Tracker
+from trainer.tracking import History, Tracker, read_history
 
 HISTORY = "history.jsonl"
 # What MLflow allows in the name of a metric.
@@ -83,6 +85,9 @@ class Reporter:
         self._pending: list[Step] = []
         self._tracker: Tracker | None = None
         self._history: History | None = None
+        self._system = SystemMetrics(world)
+        self._losses: dict[str, float] = {}
+        self._output = Path(config.output_dir)
         if not world.main:
             return
         output = Path(config.output_dir)
@@ -99,6 +104,7 @@ class Reporter:
             tree,
             tags,
             {name: entry.manifest for name, entry in sets.items()},
+            output,
         )
         if progress.step:
             self._tracker.tag({"resumed_from_step": str(progress.step)})
@@ -137,6 +143,7 @@ class Reporter:
         entropies, learned, tokens, squares = np.split(np.array(self._world.sum(*mine.tolist())), parts)
         self._supervised += int(learned.sum())
         self._source_tokens += tokens.astype(np.int64)
+        system = self._system.gather()
         if self._tracker is None or self._history is None:
             return
         lines = [{**step.line, "loss": step.result.loss, "grad_norm": float(step.result.grad_norm)} for step in pending]
@@ -144,7 +151,9 @@ class Reporter:
             others or {}
         )
         self._history.write([*lines[:-1], window | lines[-1]])
-        self._tracker.log({_NOT_IN_A_NAME.sub("_", name): value for name, value in window.items()}, lines[-1]["step"])
+        metrics = {_NOT_IN_A_NAME.sub("_", name): value for name, value in window.items()}
+        self._tracker.log(metrics | system, lines[-1]["step"])
+        self._losses |= {name: value for name, value in metrics.items() if "loss" in name.split("/")}
         skipped = f"  {window['skipped_steps']:.0f} skipped" if window["skipped_steps"] else ""
         print(
             f"step {lines[-1]['step']}/{self._planned.steps}  loss {window['loss']:.4f}  "
@@ -153,9 +162,18 @@ class Reporter:
             flush=True,
         )
 
-    def close(self, status: str) -> None:
-        """End the run."""
+    def checkpoint(self, path: Path, progress: Progress) -> None:
+        """Tell of a published checkpoint, with the last losses, held-out ones too, as its scores."""
         if self._tracker is not None:
+            self._tracker.checkpoint(path, progress.step, self._losses, {"tokens": progress.tokens})
+
+    def close(self, status: str) -> None:
+        """Draw the history, and end the run."""
+        if self._tracker is not None:
+            plot = self._output / "training.png"
+            draw(read_history(self._output / HISTORY), plot)
+            self._tracker.file(plot, "plots")
+            self._tracker.file(self._output / HISTORY)
             self._tracker.finish(status)
 
     def _window(

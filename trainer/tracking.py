@@ -1,29 +1,28 @@
 """The MLflow run of a training, and its history as a local file.
 
 Everything that talks to the store happens on a thread of its own, in order: a slow store does not slow the training
-down, and one that fails only warns, once. ``history.jsonl`` holds every step whatever becomes of the store.
+down. What a store that is away does not take waits in ``mlflow-waiting.jsonl`` beside the history and is written when
+the store is back: in this training, in the next start of it, or by ``python -m trainer.runs replay``.
 """
 
 import json
 import logging
 import math
+import queue
+import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from trainer.store import Record, Store, Waiting, dataset
 from udfs.shards.manifest import Manifest
-
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
 
 log = logging.getLogger("trainer")
 
-_VALUE_LIMIT = 6_000  # characters of a parameter
-_BATCH_LIMIT = 100  # parameters in one request
-_DIGEST_LIMIT = 36  # characters of a dataset digest
+WAITING = "mlflow-waiting.jsonl"
 _START_TIMEOUT = 300.0  # seconds; a new sqlite store takes a few
+_RETRY = 30.0  # seconds until a store that failed is tried again
 
 
 class Tracker:
@@ -36,6 +35,7 @@ class Tracker:
         parameters: resolved configuration, nested.
         tags: of the run.
         sources: manifest of each shard set, recorded as the run's inputs.
+        folder: where records wait that the store did not take.
     """
 
     def __init__(
@@ -47,120 +47,111 @@ class Tracker:
         parameters: Mapping[str, Any],
         tags: Mapping[str, str],
         sources: Mapping[str, Manifest],
+        folder: Path,
     ) -> None:
-        self._worker = ThreadPoolExecutor(1, "tracking")
-        self._failed = False
-        self._client: MlflowClient | None = None
-        self._run_id = ""
         self._uri = uri
-        self._started = self._submit(self._start, experiment, name, run_id, dict(tags))
-        self._submit(self._describe, flatten(parameters), dict(sources))
+        self._store: Store | None = None
+        self._run_id = run_id
+        self._waiting = Waiting(folder / WAITING)
+        self._failed_at = -math.inf
+        self._warned = False
+        self._started = threading.Event()
+        self._records: queue.SimpleQueue[Record] = queue.SimpleQueue()
+        begin = {"kind": "run", "run_id": run_id, "experiment": experiment, "name": name, "tags": dict(tags)}
+        self._records.put({**begin, "time": _now()})
+        self._records.put({"kind": "parameters", "values": flatten(parameters)})
+        self._records.put({"kind": "inputs", "datasets": [dataset(key, entry) for key, entry in sources.items()]})
+        self._worker = threading.Thread(target=self._work, name="tracking", daemon=True)
+        self._worker.start()
 
     @property
     def run_id(self) -> str:
-        """Id of the run; "" where the store could not be reached."""
-        self._started.exception(timeout=_START_TIMEOUT)
+        """Id of the run; "" while the store could not be reached."""
+        self._started.wait(_START_TIMEOUT)
         return self._run_id
 
     def log(self, metrics: Mapping[str, float], step: int) -> None:
         """Metrics of a step; values that are not finite are left out."""
-        now = int(time.time() * 1000)
-        self._submit(self._log, {key: value for key, value in metrics.items() if math.isfinite(value)}, step, now)
+        values = {key: value for key, value in metrics.items() if math.isfinite(value)}
+        self._records.put({"kind": "metrics", "points": [{"values": values, "step": step, "time": _now()}]})
 
     def text(self, content: str, name: str) -> None:
         """A text artifact."""
-        self._submit(lambda client: client.log_text(self._run_id, content, name))
+        self._records.put({"kind": "text", "content": content, "name": name})
+
+    def file(self, path: Path, folder: str | None = None) -> None:
+        """A file as an artifact, in a folder of the run's artifacts; it must stay where it is until the run ends."""
+        self._records.put({"kind": "file", "path": str(path), "folder": folder})
 
     def tag(self, tags: Mapping[str, str]) -> None:
         """Tags of the run."""
+        self._records.put({"kind": "tags", "values": dict(tags)})
 
-        def work(client: "MlflowClient") -> None:
-            for key, value in tags.items():
-                client.set_tag(self._run_id, key, value)
+    def checkpoint(self, path: Path, step: int, scores: Mapping[str, float], params: Mapping[str, int]) -> None:
+        """A checkpoint as an external LoggedModel; those that are no longer beside it are marked as removed.
 
-        self._submit(work)
+        Args:
+            path: the published checkpoint.
+            step: after which it was saved.
+            scores: what is known of its quality; becomes ``checkpoint/<score>``.
+            params: of the model.
+        """
+        present = sorted(entry.name for entry in path.parent.iterdir() if not entry.name.startswith("."))
+        finite = {key: value for key, value in scores.items() if math.isfinite(value)}
+        place = {"name": path.name, "path": str(path.absolute()), "present": present, "step": step, "time": _now()}
+        self._records.put({"kind": "checkpoint", **place, "scores": finite, "params": {"step": step, **params}})
 
     def finish(self, status: str) -> None:
         """Send what is left and end the run as FINISHED, FAILED or KILLED."""
-        self._submit(lambda client: client.set_terminated(self._run_id, status))
-        self._worker.shutdown()
+        self._records.put({"kind": "end", "status": status, "time": _now()})
+        self._worker.join()
+        if self._waiting:
+            log.warning(
+                "What MLflow at %s did not take waits in %s. Write it with: python -m trainer.runs replay %s --uri %s",
+                *(self._uri, self._waiting.path, self._waiting.path.parent, self._uri),
+            )
 
-    def _submit(self, work: "Callable[..., None]", *arguments: Any) -> Future[None]:
-        future = self._worker.submit(self._with_client, work, *arguments)
-        future.add_done_callback(self._report)
-        return future
+    def _work(self) -> None:
+        while True:
+            for record in self._next():
+                self._write(record)
+                if record["kind"] == "end":
+                    return
 
-    def _with_client(self, work: "Callable[..., None]", *arguments: Any) -> None:
-        if self._failed and not self._run_id:
-            return  # there is no run to write to
-        if self._client is None:
-            from mlflow import MlflowClient
+    def _next(self) -> list[Record]:
+        """The records that are there, at least one; metrics that follow each other are one record."""
+        records = [self._records.get()]
+        while not self._records.empty():
+            record = self._records.get()
+            if record["kind"] == "metrics" == records[-1]["kind"]:
+                records[-1] = {"kind": "metrics", "points": [*records[-1]["points"], *record["points"]]}
+            else:
+                records.append(record)
+        return records
 
-            self._client = MlflowClient(self._uri)
-        work(self._client, *arguments)
-
-    def _report(self, future: Future[None]) -> None:
-        error = future.exception()
-        if error is not None and not self._failed:
-            self._failed = True
-            log.warning("MLflow at %s cannot be written: %s. Training goes on; history.jsonl has it.", self._uri, error)
-
-    def _start(self, client: "MlflowClient", experiment: str, name: str, run_id: str, tags: dict[str, str]) -> None:
-        if run_id:
-            client.update_run(run_id, status="RUNNING")
-            self._run_id = run_id
+    def _write(self, record: Record) -> None:
+        if time.monotonic() - self._failed_at < _RETRY and record["kind"] != "end":
+            self._waiting.add(record, self._run_id)
             return
-        found = client.get_experiment_by_name(experiment)
-        number = found.experiment_id if found else client.create_experiment(experiment)
-        self._run_id = client.create_run(number, run_name=name, tags=tags).info.run_id
-
-    def _describe(self, client: "MlflowClient", parameters: dict[str, Any], sources: dict[str, Manifest]) -> None:
-        from mlflow.entities import Param
-
-        known = client.get_run(self._run_id).data.params
-        wanted = {key: str(value)[:_VALUE_LIMIT] for key, value in parameters.items()}
-        # A parameter cannot be changed once it is there: what differs after a restart becomes a tag.
-        for key, value in wanted.items():
-            if key in known and known[key] != value:
-                client.set_tag(self._run_id, f"changed.{key}", value)
-        fresh = [Param(key, value) for key, value in wanted.items() if key not in known]
-        for start in range(0, len(fresh), _BATCH_LIMIT):
-            client.log_batch(self._run_id, params=fresh[start : start + _BATCH_LIMIT])
-        if not known:
-            client.log_inputs(self._run_id, datasets=[_input(name, manifest) for name, manifest in sources.items()])
-
-    def _log(self, client: "MlflowClient", metrics: dict[str, float], step: int, now: int) -> None:
-        from mlflow.entities import Metric
-
-        client.log_batch(self._run_id, metrics=[Metric(key, value, now, step) for key, value in metrics.items()])
+        try:
+            self._store = self._store or Store(self._uri, self._run_id)
+            if self._waiting:
+                self._waiting.replay(self._store)
+            self._store.write(record)
+        except Exception as error:  # noqa: BLE001 -- whatever a store raises must not stop the training
+            self._failed_at = time.monotonic()
+            self._waiting.add(record, self._store.run_id if self._store else self._run_id)
+            if not self._warned:
+                self._warned = True
+                log.warning("MLflow at %s cannot be written: %s. Training goes on.", self._uri, error)
+        finally:
+            if self._store is not None:
+                self._run_id = self._store.run_id
+            self._started.set()
 
 
-def _input(name: str, manifest: Manifest) -> Any:
-    """The set as a dataset of the run: the Delta table and version it came from, and our own digest.
-
-    MLflow's own ``DeltaDatasetSource`` leaves out version 0, so the same fields are written here.
-    """
-    from mlflow.entities import Dataset, DatasetInput, InputTag
-
-    source = {"path": manifest.source.path, "delta_table_version": manifest.source.version}
-    profile = {"rows": manifest.rows, "tokens": manifest.tokens, "documents": manifest.documents}
-    tags = {
-        "mlflow.data.context": "training",
-        "shard_set": manifest.name,
-        "table": manifest.source.table,
-        "tokenizer_hash": manifest.tokenizer_hash,
-        "fingerprint": manifest.fingerprint,
-    }
-    return DatasetInput(
-        Dataset(
-            name=name,
-            digest=manifest.fingerprint[:_DIGEST_LIMIT],
-            source_type="delta_table",
-            source=json.dumps(source),
-            profile=json.dumps(profile),
-        ),
-        tags=[InputTag(key, value) for key, value in tags.items()],
-    )
+def _now() -> int:
+    return int(time.time() * 1000)
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -15,7 +15,7 @@ import torch
 from torch.nn import functional as F
 
 from trainer.checkpoints import Checkpoints, Progress
-from trainer.config import TrainingConfig, batch_shape, resolve, zero_stage
+from trainer.config import CheckpointConfig, TrainingConfig, batch_shape, resolve, zero_stage
 from trainer.data import Batch, Loader
 from trainer.distributed import World, join, leave
 from trainer.engine import Engine
@@ -29,6 +29,8 @@ from udfs.shards.format import ROLES
 STEPS = 5
 MANY_STEPS = 20
 LR = 1e-2
+# Stages whose checkpoints of two ranks are continued by one: whole weights, and divided ones.
+MOVED = (1, 3)
 # Ways to compute the first two steps of the same training, and of one with noise.
 VARIANTS = {
     "selective": ["deepspeed=zero2", "activation_checkpointing=selective", "batch.micro_batch=2"],
@@ -145,7 +147,7 @@ def plain(config: TrainingConfig, steps: int = STEPS) -> list[list[float]]:
 
 def resumed(config: TrainingConfig, world: World, folder: Path) -> list[list[float]]:
     """Two steps, a checkpoint, and the rest in a new engine."""
-    checkpoints = Checkpoints(folder, 1, world)
+    checkpoints = Checkpoints(folder, CheckpointConfig(keep_last=1), world)
     run = Run(config, world)
     engine = Engine(config, run.module, world)
     here = Progress(manifests={}, stage=engine.stage, world_size=world.size)
@@ -156,6 +158,23 @@ def resumed(config: TrainingConfig, world: World, folder: Path) -> list[list[flo
     progress = checkpoints.resume(engine, here, allow_changed=False)
     assert progress is not None and progress.step == 2 and progress.position == 16
     return first + again.steps(engine, 2, STEPS)
+
+
+def moved(config: TrainingConfig, world: World, folder: Path) -> list[list[float]]:
+    """What two ranks saved after two steps, gone on with by one; saved and loaded once more on the way."""
+    run = Run(config, world)
+    engine = Engine(config, run.module, world)
+    here = Progress(manifests={}, stage=engine.stage, world_size=world.size)
+    checkpoints = Checkpoints(folder, CheckpointConfig(keep_last=1), world)
+    progress = checkpoints.resume(engine, here, allow_changed=False)
+    assert progress is not None and progress.world_size == 2 and progress.step == 2
+    seen = run.steps(engine, 2, 3)
+    checkpoints.save(engine, replace(here, step=3, position=24))
+    again = Run(config, world)
+    engine = Engine(config, again.module, world)
+    progress = checkpoints.resume(engine, here, allow_changed=False)
+    assert progress is not None and progress.world_size == 1 and progress.step == 3
+    return seen + again.steps(engine, 3, STEPS)
 
 
 def skipped(config: TrainingConfig, world: World, limit: float) -> dict[str, Any]:
@@ -211,6 +230,9 @@ def main(root: Path, file: Path) -> None:
         seen[name] = run.steps(Engine(config, run.module, world), 0, 2)
     if world.size == 1:
         seen["plain"] = plain(configuration(root))
+        for stage in MOVED:
+            config = configuration(root, f"deepspeed=zero{stage}")
+            seen[f"moved zero{stage}"] = moved(config, world, file.with_name("2") / f"zero{stage}")
     if world.main:
         file.write_text(json.dumps(seen), encoding="utf-8")
     leave()

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.trainer.launched import VARIANTS
+from tests.trainer.launched import MOVED, VARIANTS
 from tests.trainer.shard_sets import write_set
 from trainer.objective import OBJECTIVES
 
@@ -25,7 +25,7 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> dict[int, dict[str, Any]]:
     write_set(root, "two", 60, roles=True)
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
     found = {}
-    for ranks in (1, 2):
+    for ranks in (2, 1):  # one rank goes on with what two have saved
         file = root / f"{ranks}.json"
         command = [*LAUNCH, str(ranks), "-m", "tests.trainer.launched", str(root), str(file)]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
@@ -63,6 +63,11 @@ def test_something_is_learned(seen: dict[int, dict[str, Any]]) -> None:
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_resumed_equals_uninterrupted(seen: dict[int, dict[str, Any]], ranks: int, stage: str) -> None:
     _close(seen[ranks][f"resumed {stage}"], seen[1]["plain"])
+
+
+@pytest.mark.parametrize("stage", MOVED)
+def test_another_number_of_ranks_goes_on(seen: dict[int, dict[str, Any]], stage: int) -> None:
+    _close(seen[1][f"moved zero{stage}"], seen[1]["plain"][2:])
 
 
 @pytest.mark.parametrize("name", [*OBJECTIVES, "example"])

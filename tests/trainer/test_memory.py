@@ -67,3 +67,13 @@ def test_zero_divides_what_it_says() -> None:
     assert plain["communication"] == 0
     away = memory(BILLION, _zero(2, offload_optimizer={"device": "cpu"}), "bf16", 2048, 1, 8)
     assert away["optimizer state"] == 0
+
+
+def test_recomputing_keeps_less() -> None:
+    kinds = [
+        memory(BILLION, _zero(1), "bf16", 2048, 4, 8, kind)["activations"] for kind in ("none", "selective", "full")
+    ]
+    layer = 2048 * 4 * activation_bytes(BILLION, "bf16", 2048, fused=True)
+    assert kinds[0] == 20 * layer
+    assert kinds[0] > kinds[1] > kinds[2]
+    assert kinds[2] == layer + 20 * 2048 * 4 * 2 * BILLION.hidden

@@ -98,6 +98,13 @@ def undisturbed(root: Path) -> Path:
     return output
 
 
+def test_golden_losses(undisturbed: Path) -> None:
+    """Step and loss of a small training in fp32, as they have always been: a change here is a change of the result."""
+    lines = (Path(__file__).parent / "golden" / "tiny.txt").read_text().splitlines()
+    wanted = [float(line.split()[1]) for line in lines]
+    assert _losses(undisturbed) == pytest.approx(wanted, rel=1e-4)
+
+
 def test_killed_and_resumed_equals_undisturbed(root: Path, undisturbed: Path) -> None:
     output = root / "killed"
     command = _command(root, output)

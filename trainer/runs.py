@@ -1,0 +1,113 @@
+"""What is done with a training's MLflow run afterwards.
+
+    python -m trainer.runs replay   <output_dir> --uri URI
+    python -m trainer.runs register <output_dir> --name NAME [--alias ALIAS] [--uri URI]
+
+``replay`` writes what the store did not take while it was away. ``register`` logs the exported model as a model of the
+training's run, with its files, registers it as a new version of NAME, and lets ALIAS point to that version: a decision
+about a model, so never part of a training. Exit codes: 0 done; 1 not possible.
+"""
+
+import argparse
+import json
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from trainer.store import Store, Waiting
+from trainer.tracking import WAITING
+from udfs.errors import DataError, InstructionPretrainingError
+
+# As in trainer/export.py and trainer/loop.py, which import torch.
+MODEL, RECORD = "model", "training.json"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code."""
+    parser = argparse.ArgumentParser(prog="python -m trainer.runs", description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, text in (("replay", "write what the store did not take"), ("register", "register the exported model")):
+        command = commands.add_parser(name, help=text)
+        command.add_argument("output_dir", type=Path, help="output_dir of the training")
+        command.add_argument("--uri", help="MLflow store; $MLFLOW_TRACKING_URI, else the training's own")
+    command.add_argument("--name", required=True, help="registered model; catalog.schema.model in Unity Catalog")
+    command.add_argument("--alias", help="alias that is to point to the new version")
+    arguments = parser.parse_args(argv)
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
+    folder: Path = arguments.output_dir
+    uri = arguments.uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{folder.absolute() / 'mlflow.db'}"
+    try:
+        if arguments.command == "replay":
+            print(f"{replay(folder, uri)} records written to {uri}")
+        else:
+            version = register(folder, uri, arguments.name, arguments.alias)
+            print(f"{arguments.name} version {version}" + (f" is {arguments.alias}" if arguments.alias else ""))
+    except InstructionPretrainingError as error:
+        print(f"trainer.runs: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def replay(folder: Path, uri: str) -> int:
+    """Write what waits in a training's folder; gives the number of records.
+
+    Raises:
+        DataError: nothing waits.
+    """
+    waiting = Waiting(folder / WAITING)
+    if not waiting:
+        raise DataError(f"nothing waits in {folder}: it has no {WAITING}.")
+    return waiting.replay(Store(uri))
+
+
+def register(folder: Path, uri: str, name: str, alias: str | None) -> int:
+    """Register the exported model of a training and give the version.
+
+    Args:
+        folder: output_dir of the training.
+        uri: MLflow store.
+        name: of the registered model.
+        alias: moved to the new version where given.
+
+    Raises:
+        DataError: the folder has no exported model, or its training has no run in the store.
+    """
+    record = folder / MODEL / RECORD
+    if not record.is_file():
+        raise DataError(f"no exported model in {folder / MODEL}. Finish the training first.")
+    run_id = json.loads(record.read_text(encoding="utf-8"))["run_id"]
+    if not run_id:
+        raise DataError(f"the training of {folder} has no MLflow run: its store was away. Replay it and train on.")
+    import mlflow
+    from mlflow.models import infer_signature
+
+    mlflow.set_tracking_uri(uri)
+    client = mlflow.MlflowClient(uri)
+    status = client.get_run(run_id).info.status
+    with mlflow.start_run(run_id=run_id):
+        # A path, not a model in memory: nothing is loaded, the files are taken as they are.
+        logged = mlflow.transformers.log_model(
+            str((folder / MODEL).absolute()),
+            name=MODEL,
+            task="text-generation",
+            signature=infer_signature("a text", "what follows"),
+            pip_requirements=[f"{package}=={_version(package)}" for package in ("torch", "transformers")],
+            registered_model_name=name,
+        )
+    client.set_terminated(run_id, status)
+    version = int(logged.registered_model_version)
+    if alias:
+        client.set_registered_model_alias(name, alias, str(version))
+    return version
+
+
+def _version(package: str) -> str:
+    from importlib.metadata import version
+
+    return version(package)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
