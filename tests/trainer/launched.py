@@ -43,7 +43,8 @@ VARIANTS = {
 
 def configuration(root: Path, *changes: str) -> TrainingConfig:
     """A model of 60 thousand parameters on two sets with roles, learning pairs more than contexts."""
-    model = "{hidden_size: 64, intermediate_size: 96, num_hidden_layers: 2, num_attention_heads: 2}"
+    heads = "num_attention_heads: 2, num_key_value_heads: 2"
+    model = f"{{hidden_size: 64, intermediate_size: 96, num_hidden_layers: 2, {heads}}}"
     return resolve(
         "tiny",
         [
