@@ -25,8 +25,8 @@ SET = ["data.sources.raw.path=/nowhere", "output_dir=/nowhere"]
     [
         ("instructlm-500m", 32_000, 567_854_592),
         ("instructlm-1.3b", 32_000, 1_347_504_128),
-        ("tiny", 2_048, 1_115_264),
-        ("small", 8_000, 10_182_720),
+        ("tiny", 2_048, 688_768),
+        ("small", 8_000, 10_898_496),
     ],
 )
 def test_parameters(name: str, vocab_size: int, parameters: int) -> None:
