@@ -79,6 +79,8 @@ def export(config: ExportConfig, job: Job) -> dict[str, float]:
         "files": files,
     }
     (staging / RECORD).write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    for left in staging.rglob(".*.tmp"):  # of tasks that were killed and run again
+        left.unlink(missing_ok=True)
     shutil.rmtree(folder, ignore_errors=True)
     staging.rename(folder)
     return _counts(record)

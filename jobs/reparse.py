@@ -62,7 +62,7 @@ def reparse(config: ReparseConfig, job: Job) -> dict[str, float]:
     counts = {"changed": changed.count(), "contaminated": hits.count()}
     if counts["contaminated"]:
         # Named by what was read: a run that was killed before the update does not add them twice.
-        application = f"{job.step}-{job.config_hash}-{version}-rejects"
+        application = f"{job.step}-{job.config_hash}-{job.lakehouse.identity('syntheses')}-{version}-rejects"
         job.lakehouse.append(job.with_provenance(hits), "rejects", application, 0)
     if counts["changed"]:
         source = job.with_provenance(changed.dropDuplicates(list(_IDENTITY)))

@@ -158,11 +158,18 @@ def estimate(
         ConfigError: a number that cannot be.
         DataError: nothing is left to convert.
     """
+    from pyspark.sql import functions as F
+
     asked = {"documents": n, "tokens_per_second": tokens_per_second, "price_per_hour": price_per_hour}
     options = build(EstimateOptions, asked, "--estimate")
     _check(config, job)
     written = job.lakehouse.read("syntheses").select("doc_id", "chunk")
-    left = job.lakehouse.read("documents").join(written, ["doc_id", "chunk"], "left_anti")
+    rejected = job.lakehouse.read("rejects").filter(F.col("stage") == "synthesize").select("record_id")
+    left = (
+        job.lakehouse.read("documents")
+        .join(written, ["doc_id", "chunk"], "left_anti")
+        .join(rejected, F.concat_ws(":", "doc_id", F.col("chunk").cast("string")) == F.col("record_id"), "left_anti")
+    )
     found = estimated(_chained(left, config), _engine(config, job), config.checks, config.rounds, options, job)
     print(show(found))
 
@@ -173,7 +180,7 @@ def _check(config: SynthesizeConfig, job: Job) -> None:
 
 
 def _meter(config: SynthesizeConfig, job: Job) -> SynthesisMeter | None:
-    return SynthesisMeter(config, job) if isinstance(config.engine, EngineConfig) else None
+    return None if isinstance(config.engine, RulesConfig) else SynthesisMeter(config, job)
 
 
 STAGE = Stage(source="documents", writes=("syntheses", "rejects"), transform=synthesize, meter=_meter)

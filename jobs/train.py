@@ -21,7 +21,7 @@ from jobs.lakehouse.stage import Job, Verb
 from udfs.config import Config, merge, read
 from udfs.errors import ConfigError, DataError, EnvironmentProblem
 from udfs.shards.manifest import read_manifest
-from udfs.shards.mixture import Part, shares
+from udfs.shards.mixture import Part, Share, shares
 
 if TYPE_CHECKING:
     from jobs.lakehouse.lakehouse import Lakehouse
@@ -36,7 +36,7 @@ class TrainConfig(Config):
     # Short name of conf/training, or a path.
     training: str
     # Shard set -> share of the trained tokens, or what the share is measured by (`repeats`, `ratio`).
-    sources: dict[str, float | Part] = Field(min_length=1)
+    sources: dict[str, Share | Part] = Field(min_length=1)
     # Model folder to continue from, below the root unless absolute; without it the training file's own model.
     init_from: Path | None = None
     # Exported with the model; the one the shards were made with.

@@ -48,6 +48,8 @@ class WordEncoder:
             return None
         if any(_SPACES_INSIDE.search(piece) for piece in tree["model"]["vocab"]):
             return None
+        if any(not token["special"] for token in tree["added_tokens"]):
+            return None  # such a token may have a space inside, or take those around it
         backend = Backend.from_str(json.dumps({**tree, "normalizer": replace}))
         backend.no_truncation()
         backend.no_padding()

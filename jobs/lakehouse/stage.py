@@ -165,8 +165,14 @@ def _run_stage(stage: Stage, job: Job, lock: StepLock) -> dict[str, float]:
         staged = _stage_batch(batch, batch_id, stage, job)
         lock.check()
         found = _write_batch(staged, batch_id, application, stage, job)
-        if live is not None:
-            live.commit(staged, lambda: shutil.rmtree(job.journal, ignore_errors=True))
+
+        def forget() -> None:
+            shutil.rmtree(job.journal, ignore_errors=True)
+
+        if live is None:
+            forget()
+        else:
+            live.commit(staged, forget)
         shutil.rmtree(job.lakehouse.step_path(job.step, "staging", str(batch_id)), ignore_errors=True)
         counts.update(found)
         counts["micro_batches"] += 1

@@ -82,7 +82,9 @@ class SynthesisMeter:
             found["progress/seconds_left"] = max(0.0, self._expected - done) * elapsed / done
         file = self._job.lakehouse.step_path(self._job.step, FILE)
         if done >= self._expected and file.exists():
-            found.update(compare(json.loads(file.read_text(encoding="utf-8")), *self._written))
+            estimate = json.loads(file.read_text(encoding="utf-8"))
+            if estimate["documents"] == self._expected:  # it was made for what this run began with
+                found.update(compare(estimate, *self._written))
         return found
 
     def line(self, metrics: dict[str, float]) -> str:

@@ -1,11 +1,15 @@
 """What a training is mixed from: the share of the trained tokens that each shard set has."""
 
 from collections.abc import Mapping
+from typing import Annotated
 
 from pydantic import Field, model_validator
 
 from udfs.config import Config
 from udfs.errors import ConfigError
+
+# Of the trained tokens, relative to the shares of the other sets.
+Share = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class Part(Config):

@@ -41,7 +41,7 @@ _SHORT_TEXT = 200
 _LANGUAGE_PROBABILITY = 0.9
 
 _TEMPLATE = re.compile(
-    r"\{\{?\s*[A-Za-z_]\w*\s*\}?\}"  # {question}, {{ context }}
+    r"(?<![\w\\}^_])\{\{?\s*[A-Za-z_]\w*\s*\}?\}"  # {question}, {{ context }}, but not \frac{a}{b}
     r"|<\|[^|<>\n]{1,40}\|>"  # <|im_start|>
     r"|\[/?INST\]|<</?SYS>>|</?s>"
     r"|^#{2,} ?(?:Instruction|Input|Question|Response|Answer):?\s*$"

@@ -19,7 +19,8 @@ def reparse_rows(
     """``("syntheses", row)`` for each row of the table that comes out otherwise than it is, and none for the others.
 
     ``pairs``, ``rejected_pairs`` and ``status`` change. Whether a text without pairs had been cut to fit its prompt is
-    not recorded, so with pairs its status becomes ``ok``. Every contaminated pair of such a row is one of ``rejects``.
+    not recorded, so with pairs its status becomes ``ok``. Every contaminated pair of such a row is one of ``rejects``,
+    unless the row has it as such already.
 
     Args:
         evaluation_sets: files of JSON lines; pairs that share words with one do not go on.
@@ -30,6 +31,7 @@ def reparse_rows(
         read = read_pairs(row["completion"], row["context"], checks)
         pairs: list[Pair] = []
         rejected: list[Rejected] = list(read.rejected)
+        told = {piece["text"] for piece in row["rejected_pairs"] if piece["reason"] == "contaminated"}
         hits = []
         for pair in read.pairs:
             hit = sets.hit(pair)
@@ -38,8 +40,9 @@ def reparse_rows(
                 continue
             text = build([pair])
             rejected.append({"text": text, "reason": "contaminated"})
-            record = f"{row['doc_id']}:{row['chunk']}"
-            hits.append(reject(STAGE, record, "contaminated", f'shares "{hit.words}" with {hit.item}', text))
+            if text not in told:
+                record = f"{row['doc_id']}:{row['chunk']}"
+                hits.append(reject(STAGE, record, "contaminated", f'shares "{hit.words}" with {hit.item}', text))
         status = ("truncated_context" if row["status"] == "truncated_context" else "ok") if pairs else "no_pairs"
         new = {"pairs": pairs, "rejected_pairs": rejected, "status": status}
         if any(row[name] != value for name, value in new.items()):

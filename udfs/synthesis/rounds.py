@@ -36,12 +36,13 @@ class ChainSettings:
 
 @dataclass
 class Attempts:
-    """How a round fared with the engine so far: failures, those by itself, deaths of the engine, and when to try again
-    (by the monotonic clock)."""
+    """How a round fared with the engine so far: failures, those by itself, deaths of the engine, documents that the
+    engine had finished when the first failure came, and when to try again (by the monotonic clock)."""
 
     failures: int = 0
     alone: int = 0
     deaths: int = 0
+    finished: int = 0
     due: float = 0.0
 
 

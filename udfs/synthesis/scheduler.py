@@ -8,7 +8,8 @@ What fails:
 
 - a request (``Failure``) waits outside the engine, longer each time, and is submitted again;
 - an engine (``EngineDied``) is built anew, with half the batch if it ran out of memory, and the chains it held go on;
-- a record that fails ``ALONE_FAILURES`` times by itself, while others succeed, becomes a reject. A record that was with
+- a record that fails ``ALONE_FAILURES`` times by itself, while others succeed, becomes a reject; where nothing is beside
+  it, after ``LONE_FAILURES``. A record that was with
   an engine that died ``DEATHS_TO_SUSPECT`` times has an engine to itself from then on, so that one that kills engines
   is found and the others are not taken for it. The journal remembers this of engines that died with their process.
 """
@@ -43,6 +44,8 @@ STAGE = "synthesize"
 # Requests with the engine per sequence of its batch: the few that wait take a freed place within the same step.
 IN_FLIGHT = 1.1
 ALONE_FAILURES = 3
+# With nothing beside it that succeeds, a record cannot be told from an outage: it is given some minutes.
+LONE_FAILURES = 10
 DEATHS_TO_SUSPECT = 2
 # Failures without a single completion between them after which the engine is taken for broken, per request in flight.
 FAILURES_PER_PLACE = 3
@@ -215,10 +218,13 @@ class Scheduler:
         """Let a failed request wait for its next attempt, or give its record up."""
         self._failures += 1
         self._failing.add(id(running))
+        if not running.attempts.failures:
+            running.attempts.finished = self._counts["documents"]
         running.attempts.failures += 1
         # While several records fail and none succeeds, the fault is the engine's.
         running.attempts.alone += len(self._failing) == 1
-        if running.attempts.alone >= ALONE_FAILURES:
+        others_succeed = self._counts["documents"] > running.attempts.finished
+        if running.attempts.alone >= (ALONE_FAILURES if others_succeed else LONE_FAILURES):
             yield from self._give_up(running, error)
             return
         self._counts["retries"] += 1
@@ -232,7 +238,7 @@ class Scheduler:
 
     def _give_up(self, running: RunningChain, error: str) -> Iterator[Outcome]:
         self._failing.discard(id(running))
-        yield self._rejected(running, "engine_error", f"failed {ALONE_FAILURES} times alone: {error}")
+        yield self._rejected(running, "engine_error", f"failed {running.attempts.alone} times alone: {error}")
         yield from self._advance(running)
 
     def _engine_died(self, error: EngineDied, by_a_request: bool = True) -> Iterator[Outcome]:

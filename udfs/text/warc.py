@@ -27,7 +27,8 @@ class _AsItComes:
 
     def read(self, size: int = -1) -> bytes:
         try:
-            found: bytes = self._stream.read1(size)  # type: ignore[attr-defined]  # `open_bytes` gives buffered files
+            # Handles of object stores have no `read1`.
+            found: bytes = getattr(self._stream, "read1", self._stream.read)(size)
         except DAMAGED as error:
             self.fault = error  # warcio takes some of them for the end of the file
             raise

@@ -10,6 +10,7 @@ import asyncio
 import os
 import platform
 import threading
+import time
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from importlib.metadata import version
@@ -38,7 +39,7 @@ class EndpointConfig(Config):
     served_model: str = Field(min_length=1)
     # Folder with the model's tokenizer, the one that the server uses.
     model: str
-    # Environment variable of the workers that holds the API key; none is sent without one.
+    # Environment variable of the workers that holds the API key; without one the word `none` is sent as the key.
     key_variable: str | None = None
     # Seconds until a request that has not come back counts as failed.
     timeout: float = Field(600.0, gt=0)
@@ -89,6 +90,8 @@ class EndpointEngine:
         self._thread.start()
         self._running: dict[str, Future[Completion | Failure]] = {}
         self._usage = Usage()
+        # Seconds that were waited, and the same times the share of the places that were taken.
+        self._waited = self._busy = 0.0
         try:
             self._client, self._places = self._in_loop(self._connect())
         except EnvironmentProblem:
@@ -116,7 +119,11 @@ class EndpointEngine:
 
     def step(self) -> list[Completion | Failure]:
         """Wait for an answer; all that are there by then. Raises EnvironmentProblem if no request can succeed."""
+        started, running = time.monotonic(), min(len(self._running), self.max_num_seqs)
         wait(self._running.values(), return_when=FIRST_COMPLETED)
+        lasted = time.monotonic() - started
+        self._waited += lasted
+        self._busy += lasted * running / self.max_num_seqs
         done = {name: future for name, future in self._running.items() if future.done()}
         for name in done:
             del self._running[name]
@@ -130,7 +137,7 @@ class EndpointEngine:
 
     def usage(self) -> Usage:
         """Tokens by the server's own count; ``steps`` are answers, and what only a server knows is 0."""
-        return self._usage
+        return self._usage + Usage(seconds=self._waited, running_seconds=self._busy)
 
     def describe(self) -> dict[str, Any]:
         """Server, model, sampling and versions. The server does not tell the model's revision."""
@@ -195,7 +202,10 @@ class EndpointEngine:
             raise EnvironmentProblem(f"the server at {self.config.url} refuses: {self._told(error)}") from None
         except openai.OpenAIError as error:
             return Failure(request_id, self._told(error))
-        choice, usage = answer.choices[0], answer.usage
+        choice, usage = (answer.choices[0] if answer.choices else None), answer.usage
+        if choice is None or choice.finish_reason not in ("stop", "length"):
+            ended = choice.finish_reason if choice else "no choice"
+            return Failure(request_id, f"the server ended the request with {ended!r}")
         details = usage.prompt_tokens_details if usage else None
         completion = Completion(
             request_id=request_id,
