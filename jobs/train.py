@@ -61,9 +61,11 @@ def train(config: TrainConfig, job: Job) -> dict[str, float]:
     if finished == identity:
         job.progress.step(job.step, f"{output / 'model'} is this training's result already")
         return _last_metrics(output / "history.jsonl")
-    if finished is not None:
+    begun = output / "begun"  # names the training whose state is in `checkpoints`
+    if finished is not None and not (begun.is_file() and begun.read_text(encoding="utf-8") == identity):
         # The state belongs to a training that is done, and whose data or settings have changed since: begin anew.
         shutil.rmtree(output / "checkpoints", ignore_errors=True)
+        begun.write_text(identity, encoding="utf-8")
     if config.ranks > 1:
         launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(config.ranks)]
         arguments = [*launcher, *arguments]
@@ -215,7 +217,9 @@ def _environment(config: TrainConfig) -> dict[str, str]:
 def _last_metrics(history: Path) -> dict[str, float]:
     lines = history.read_text(encoding="utf-8").splitlines() if history.is_file() else []
     last = json.loads(lines[-1]) if lines else {}
-    return {key: float(last[key]) for key in ("step", "tokens", "loss", "tokens_per_second") if key in last}
+    # The last step may have been skipped: its loss is null then.
+    keys = ("step", "tokens", "loss", "tokens_per_second")
+    return {key: float(last[key]) for key in keys if last.get(key) is not None}
 
 
 VERB = Verb(name="train", config=TrainConfig, run=train, show=show_tokens, tracked=False, expect=_expect)

@@ -58,8 +58,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"trainer: {error}", file=sys.stderr)
         return 2
     except InstructionPretrainingError as error:
-        if main_rank:
-            print(f"trainer: {error}", file=sys.stderr)
+        # A damaged file is found by the rank that reads it.
+        who = "trainer" if main_rank else f"trainer, rank {os.environ['RANK']}"
+        print(f"{who}: {error}", file=sys.stderr)
         return 1
 
 

@@ -89,8 +89,9 @@ def _varlen_attention(
     Returns:
         [1, T, heads, head_dim], and no scores.
     """
+    # Under autocast the rotary embedding makes fp32 of queries and keys; the kernel takes half precision only.
     states = varlen_attn(
-        *(part.squeeze(0).transpose(0, 1) for part in (query, key, value)),
+        *(part.to(value.dtype).squeeze(0).transpose(0, 1) for part in (query, key, value)),
         cu_seq_lens_q,
         cu_seq_lens_q,
         max_length_q,

@@ -67,13 +67,22 @@ class Progress:
 
 
 class Checkpoints:
-    """The checkpoints of one output folder."""
+    """The checkpoints of one output folder.
 
-    def __init__(self, folder: Path, config: CheckpointConfig, world: World) -> None:
+    Args:
+        folder: where they are.
+        config: which are kept, and where they are copied to.
+        world: the ranks.
+        identity: of the training; its copies have a folder of that name, apart from those of other trainings.
+    """
+
+    def __init__(self, folder: Path, config: CheckpointConfig, world: World, identity: str = "") -> None:
         self._folder = folder
         self._config = config
         self._world = world
-        self._remote = Remote(config.upload, MARKER) if config.upload and world.main else None
+        self._remote = None
+        if config.upload and world.main:
+            self._remote = Remote("/".join(filter(None, (config.upload.rstrip("/"), identity))), MARKER)
 
     def save(self, engine: Engine, progress: Progress) -> Path:
         """Save and publish; every rank must call it. Those that need not be kept any more are removed."""

@@ -4,6 +4,7 @@ A training file is ``conf/training/<name>.yaml`` or a path. Where the data are, 
 given on the command line: ``--set data.sources.raw.path=... --set output_dir=...``.
 """
 
+import json
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -257,9 +258,19 @@ class TrainingConfig(Config):
         tree = self.model_dump(mode="json", exclude=free)
         for name, source in tree["data"]["sources"].items():
             source["path"] = manifests[name]
-        for name in ("cache_dir", "cache_gib"):
+        for name in ("cache_dir", "cache_gib", "allow_changed"):
             tree["data"].pop(name)
+        if self.model.init_from is not None:
+            tree["model"]["init_from"] = _content(Path(self.model.init_from))
         return fingerprint(tree)
+
+
+def _content(folder: Path) -> Any:
+    """What a model folder holds: the training it came from, else names and sizes of its weights."""
+    record = folder / "training.json"  # as in trainer/export.py
+    if record.is_file():
+        return json.loads(record.read_text(encoding="utf-8"))["identity"]
+    return sorted([file.name, file.stat().st_size] for file in folder.glob("*.safetensors"))
 
 
 def resolve(name: str | Path, overrides: Iterable[str] = ()) -> TrainingConfig:

@@ -1,6 +1,7 @@
 """The size of a model and the work of a token, from the model's shape alone. Imports no torch."""
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,7 @@ class Device:
 DEVICES = {
     "a100-40gb": Device("A100-SXM4-40GB", 40 * 2**30, 312e12),
     "a100-80gb": Device("A100", 80 * 2**30, 312e12),
+    "h100-nvl": Device("H100 NVL", 94 * 10**9, 835e12),
     "h100-pcie": Device("H100 PCIe", 80 * 2**30, 756e12),
     "h100": Device("H100", 80 * 2**30, 989e12),
     "h200": Device("H200", 141 * 10**9, 989e12),
@@ -37,7 +39,8 @@ DEVICES = {
 
 def device_named(name: str) -> Device | None:
     """The device whose driver calls itself ``name``; None for one that is not known, whose peak is not guessed."""
-    return next((entry for entry in DEVICES.values() if entry.name in name), None)
+    known = (entry for entry in DEVICES.values() if re.search(rf"\b{re.escape(entry.name)}\b", name))
+    return next(known, None)
 
 
 @dataclass(frozen=True)

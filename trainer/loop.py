@@ -100,7 +100,7 @@ def _train(config: TrainingConfig, world: World) -> None:
         stage=engine.stage,
         world_size=world.size,
     )
-    checkpoints = Checkpoints(output / CHECKPOINTS, config.checkpoints, world)
+    checkpoints = Checkpoints(output / CHECKPOINTS, config.checkpoints, world, planned.identity)
     resumed = checkpoints.resume(engine, fresh, config.data.allow_changed)
     progress = fresh
     if resumed:
@@ -120,7 +120,7 @@ def _train(config: TrainingConfig, world: World) -> None:
         world.size,
         by_example=config.normalisation == "example",
     )
-    status = "FAILED"
+    status, together = "FAILED", False
     try:
         progress = _steps(config, world, planned, engine, loader, checkpoints, reporter, held_out, progress)
         state = engine.state_dict()
@@ -132,13 +132,19 @@ def _train(config: TrainingConfig, world: World) -> None:
             export(output / MODEL, state, shape, tokenizer, record)
         world.barrier()
         status = "FINISHED"
-    except (Stopped, KeyboardInterrupt):
-        status = "KILLED"
+    except (Stopped, KeyboardInterrupt) as error:
+        status, together = "KILLED", isinstance(error, Stopped)
+        raise
+    except Diverged:
+        together = True
         raise
     finally:
         loader.close()
         checkpoints.close()
         reporter.close(status)
+        if together:
+            # All ranks raise these alike, and a launcher ends rank 0 as soon as another rank is gone.
+            world.barrier()
 
 
 def _steps(

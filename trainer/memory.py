@@ -68,7 +68,8 @@ def memory(
         ranks: GPUs over which ZeRO divides.
         recompute: the training's ``activation_checkpointing``.
     """
-    zero = deepspeed.get("zero_optimization", {})
+    # DeepSpeed takes its own default where a value is "auto".
+    zero = {key: value for key, value in deepspeed.get("zero_optimization", {}).items() if value != "auto"}
     stage = int(zero.get("stage", 0))
     number = shape.parameters
     half = precision == "bf16"

@@ -36,6 +36,7 @@ from trainer.objective import Groups
 from trainer.plan import Plan
 from trainer.plots import draw
 from trainer.sources import ShardSet
+from trainer.store import IDENTITY
 from trainer.system import SystemMetrics
 from trainer.timing import total
 from trainer.tracking import History, Tracker, read_history
@@ -92,7 +93,7 @@ class Reporter:
             return
         output = Path(config.output_dir)
         self._history = History(output / HISTORY, progress.step)
-        tags = {"ipt.verb": "train", "ipt.identity": planned.identity, "mlflow.source.name": "trainer"}
+        tags = {"ipt.verb": "train", IDENTITY: planned.identity, "mlflow.source.name": "trainer"}
         tags |= {f"version.{name}": version(name) for name in ("torch", "transformers", "deepspeed")}
         tree = config.model_dump(mode="json")
         tree["plan"] = {**planned.tree(), "parameters": parameters, "ranks": world.size}

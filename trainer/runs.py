@@ -1,7 +1,7 @@
 """What is done with a training's MLflow run afterwards.
 
     python -m trainer.runs replay   <output_dir> --uri URI
-    python -m trainer.runs register <output_dir> --name NAME [--alias ALIAS] [--uri URI]
+    python -m trainer.runs register <output_dir> --uri URI --name NAME [--alias ALIAS]
 
 ``replay`` writes what the store did not take while it was away. ``register`` logs the exported model as a model of the
 training's run, with its files, registers it as a new version of NAME, and lets ALIAS point to that version: a decision
@@ -31,13 +31,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name, text in (("replay", "write what the store did not take"), ("register", "register the exported model")):
         command = commands.add_parser(name, help=text)
         command.add_argument("output_dir", type=Path, help="output_dir of the training")
-        command.add_argument("--uri", help="MLflow store; $MLFLOW_TRACKING_URI, else the training's own")
+        store = os.environ.get("MLFLOW_TRACKING_URI")
+        command.add_argument(
+            "--uri", default=store, required=store is None, help="MLflow store of the training; $MLFLOW_TRACKING_URI"
+        )
     command.add_argument("--name", required=True, help="registered model; catalog.schema.model in Unity Catalog")
     command.add_argument("--alias", help="alias that is to point to the new version")
     arguments = parser.parse_args(argv)
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
     folder: Path = arguments.output_dir
-    uri = arguments.uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{folder.absolute() / 'mlflow.db'}"
+    uri: str = arguments.uri
     try:
         if arguments.command == "replay":
             print(f"{replay(folder, uri)} records written to {uri}")
@@ -85,7 +88,10 @@ def register(folder: Path, uri: str, name: str, alias: str | None) -> int:
 
     mlflow.set_tracking_uri(uri)
     client = mlflow.MlflowClient(uri)
-    status = client.get_run(run_id).info.status
+    try:
+        status = client.get_run(run_id).info.status
+    except mlflow.MlflowException as error:
+        raise DataError(f"the store {uri} has no run {run_id} ({error}). Give the training's own store.") from error
     with mlflow.start_run(run_id=run_id):
         # A path, not a model in memory: nothing is loaded, the files are taken as they are.
         logged = mlflow.transformers.log_model(

@@ -18,6 +18,7 @@ log = logging.getLogger("trainer")
 Record = Mapping[str, Any]
 
 _VALUE_LIMIT = 6_000  # characters of a parameter
+IDENTITY = "ipt.identity"  # tag of a run: which training it is of
 _PARAMETERS, _METRICS = 100, 1_000  # in one request
 _DIGEST_LIMIT = 36  # characters of a dataset's digest
 _MODEL_TYPE = "checkpoint"
@@ -79,7 +80,11 @@ class Store:
                 raise AssertionError(f"no record is of kind {kind!r}")
 
     def _run(self, record: Record) -> None:
-        run_id = record["run_id"] or self.run_id
+        run_id = record["run_id"]
+        if not run_id and self.run_id:
+            # Begun by records that waited: of an earlier start of this training, or of another one?
+            tags = self._client.get_run(self.run_id).data.tags
+            run_id = self.run_id if tags.get(IDENTITY) == record["tags"].get(IDENTITY) else ""
         if run_id:
             self._client.update_run(run_id, status="RUNNING")
             self.run_id = run_id

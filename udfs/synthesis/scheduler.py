@@ -8,10 +8,10 @@ What fails:
 
 - a request (``Failure``) waits outside the engine, longer each time, and is submitted again;
 - an engine (``EngineDied``) is built anew, with half the batch if it ran out of memory, and the chains it held go on;
-- a record that fails ``ALONE_FAILURES`` times by itself, while others succeed, becomes a reject; where nothing is beside
-  it, after ``LONE_FAILURES``. A record that was with
-  an engine that died ``DEATHS_TO_SUSPECT`` times has an engine to itself from then on, so that one that kills engines
-  is found and the others are not taken for it. The journal remembers this of engines that died with their process.
+- a record that fails ``ALONE_FAILURES`` times by itself, while others succeed, becomes a reject; where nothing is
+  beside it, after ``LONE_FAILURES``. A record that was with an engine that died ``DEATHS_TO_SUSPECT`` times has an
+  engine to itself from then on, so that one that kills engines is found and the others are not taken for it. The
+  journal remembers this of engines that died with their process.
 """
 
 import logging
