@@ -1,4 +1,4 @@
-"""``spark-submit jobs/<verb>.py`` from another folder: on a cluster of two executors, and single verbs locally."""
+"""``spark-submit jobs/<verb>.py`` from another folder: on a cluster of two executors, and verb by verb locally."""
 
 import shutil
 import sys
@@ -30,8 +30,8 @@ def test_two_executors_give_the_tables_of_one_process(undisturbed: Path, on_clus
         )
 
 
-@pytest.mark.parametrize("verb", ["ingest", "shard"])
-def test_a_verb_runs_by_itself_and_finds_nothing_new(on_cluster: Path, verb: str):
+@pytest.mark.parametrize("verb", ["ingest", "collect", "curate", "synthesize", "augment", "shard"])
+def test_each_verb_runs_by_itself_and_finds_nothing_new(on_cluster: Path, verb: str):
     before = len(rows(on_cluster, "documents")), len(rows(on_cluster, "syntheses"))
     extra = ["--step", "shard-raw"] if verb == "shard" else []
     run(on_cluster, *extra, command=[SUBMIT, "--master", "local[*]", str(JOBS / f"{verb}.py")])
