@@ -15,6 +15,25 @@ settings.register_profile("project", deadline=None)
 settings.load_profile("project")
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that share what is slow to start form a group: a worker of pytest-xdist runs a group as a whole.
+
+    The others are grouped by file.
+    """
+    for item in items:
+        fixtures = getattr(item, "fixturenames", ())
+        if "tests/e2e/" in item.nodeid:
+            group = "pipeline"
+        elif "spark" in fixtures:
+            group = "spark"
+        elif "engine_settings" in fixtures:
+            group = "engine"
+        else:
+            group = item.nodeid.partition("::")[0]
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 @pytest.fixture(scope="session")
 def spark():  # type: ignore[no-untyped-def]
     """The session of the local target, with type checks on what row functions return."""
