@@ -1,6 +1,6 @@
 """``shard``: tokenize and pack the texts of a table into Arrow shards for the trainer.
 
-Reads one text table at its newest version and writes ``shards/<set>/`` below the root: shard files, and last
+Reads one text table at its newest version and writes ``shards/<set>/`` (``lakehouse.shards``): shard files, and last
 ``manifest.json``; a row per file in ``token_shards``; rows that give no text in ``rejects``.
 
 Texts are shuffled across the whole set: a text's place is a hash of its id and the seed. The hash's first bits choose
@@ -24,6 +24,7 @@ from udfs.config import Config, fingerprint
 from udfs.errors import ConfigError, DataError
 from udfs.shards.format import FORMAT, ShardInfo, ShardSpec
 from udfs.shards.manifest import MANIFEST, Manifest, Source, read_manifest, verify, write_manifest
+from udfs.shards.store import store_at
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from udfs.tokens import Tokenizer
 
 WRITES = ("token_shards", "rejects")
+# Files of one fingerprint lie in a folder whose name begins so.
+_GENERATION = "data-"
 
 
 class ShardConfig(Config):
@@ -91,7 +94,7 @@ def shard(config: ShardConfig, job: Job) -> dict[str, float]:
     if version < 0:
         raise DataError(f"table {config.table} does not exist yet. Run the step that writes it first.")
     name = _name(config, job)
-    folder = job.lakehouse.path("shards", name)
+    place = job.lakehouse.shard_set(name)
     source = Source(
         table=config.table,
         table_id=job.lakehouse.identity(config.table),
@@ -100,11 +103,11 @@ def shard(config: ShardConfig, job: Job) -> dict[str, float]:
         filter=config.filter.chosen(),
     )
     set_fingerprint = _fingerprint(config, source, tokenizer)
-    present = _present(folder, set_fingerprint)
+    present = _present(place, set_fingerprint)
     if present is not None:
         return {**_counts(present), "unchanged": 1.0}
 
-    plan = _plan(config, job, tokenizer, folder, set_fingerprint)
+    plan = _plan(config, job, tokenizer, place, set_fingerprint)
     rows = chosen_rows(job.lakehouse, config.table, version, config.filter)
     if config.contexts_per_dataset is not None:
         rows = with_most_pairs(rows, config.contexts_per_dataset)
@@ -137,8 +140,8 @@ def shard(config: ShardConfig, job: Job) -> dict[str, float]:
         source=source,
         contents=contents(rows, config.table, job.lakehouse),
     )
-    write_manifest(folder, manifest)
-    _remove_stale(folder, plan.generation)
+    write_manifest(place, manifest)
+    _remove_stale(place, manifest)
     shutil.rmtree(_staging(job), ignore_errors=True)
     return {**_counts(manifest), "rejects": float(rejects)}
 
@@ -167,17 +170,17 @@ def _fingerprint(config: ShardConfig, source: Source, tokenizer: "Tokenizer") ->
     )
 
 
-def _present(folder: Path, set_fingerprint: str) -> Manifest | None:
+def _present(place: str, set_fingerprint: str) -> Manifest | None:
     """The manifest of the set, if it is the wanted one and its files are there."""
-    if not (folder / MANIFEST).exists():
+    sizes = store_at(place).sizes()
+    if MANIFEST not in sizes:
         return None
-    manifest = read_manifest(folder)
-    files = [(folder / entry.path, entry.bytes) for entry in manifest.shards]
-    whole = all(path.is_file() and path.stat().st_size == size for path, size in files)
+    manifest = read_manifest(place)
+    whole = all(sizes.get(entry.path) == entry.bytes for entry in manifest.shards)
     return manifest if whole and manifest.fingerprint == set_fingerprint else None
 
 
-def _plan(config: ShardConfig, job: Job, tokenizer: "Tokenizer", folder: Path, set_fingerprint: str) -> "BuildPlan":
+def _plan(config: ShardConfig, job: Job, tokenizer: "Tokenizer", place: str, set_fingerprint: str) -> "BuildPlan":
     from udfs.shards.build import BuildPlan
     from udfs.shards.encode import EncodeSettings
 
@@ -190,8 +193,8 @@ def _plan(config: ShardConfig, job: Job, tokenizer: "Tokenizer", folder: Path, s
         has_roles=config.roles,
     )
     return BuildPlan(
-        folder=str(folder),
-        generation=f"data-{set_fingerprint[:16]}",
+        place=place,
+        generation=f"{_GENERATION}{set_fingerprint[:16]}",
         tokenizer=str(job.lakehouse.path(config.tokenizer)),
         spec=spec,
         encoding=EncodeSettings(config.table, config.roles, config.shots, config.seed),
@@ -231,8 +234,8 @@ def _staged(texts: "DataFrame", plan: "BuildPlan", row_of: "Callable[[ShardInfo]
     schema = outcome_schema(*WRITES)
     if (folder / "_SUCCESS").exists():
         staged = job.spark.read.schema(schema).parquet(str(folder))
-        files = [Path(plan.folder, row["path"]) for row in _shard_rows(staged).select("path").collect()]
-        if all(file.is_file() for file in files):
+        sizes = store_at(plan.place).sizes()
+        if all(row["path"] in sizes for row in _shard_rows(staged).select("path").collect()):
             return staged
     map_rows(texts, run, *WRITES).write.mode("overwrite").parquet(str(folder))
     return job.spark.read.schema(schema).parquet(str(folder))
@@ -243,13 +246,12 @@ def _shard_rows(staged: "DataFrame") -> "DataFrame":
     return staged.filter("token_shards is not null").select(*[f"token_shards.{name}" for name in names])
 
 
-def _remove_stale(folder: Path, generation: str) -> None:
+def _remove_stale(place: str, manifest: Manifest) -> None:
     """Remove what the manifest just written does not name: files of an earlier fingerprint or of a killed attempt."""
-    for entry in folder.iterdir():
-        if entry.is_dir() and entry.name != generation:
-            shutil.rmtree(entry, ignore_errors=True)
-    for file in (folder / generation).glob(".*.tmp"):
-        file.unlink(missing_ok=True)
+    store, named = store_at(place), {entry.path for entry in manifest.shards}
+    for name in store.sizes():
+        if name.startswith(_GENERATION) and name not in named:
+            store.remove(name)
 
 
 def _counts(manifest: Manifest) -> dict[str, float]:
@@ -271,7 +273,7 @@ def _check(config: ShardConfig, job: Job) -> None:
 
 def _verify(config: ShardConfig, job: Job) -> list[str]:
     name = _name(config, job)
-    return [f"{name}: {problem}" for problem in verify(job.lakehouse.path("shards", name))]
+    return [f"{name}: {problem}" for problem in verify(job.lakehouse.shard_set(name))]
 
 
 def _trace(config: ShardConfig, job: Job, address: str) -> None:
@@ -279,8 +281,8 @@ def _trace(config: ShardConfig, job: Job, address: str) -> None:
     from udfs.shards.trace import locate
     from udfs.tokens import load_tokenizer
 
-    folder = job.lakehouse.path("shards", _name(config, job))
-    piece, manifest = locate(folder, address), read_manifest(folder)
+    place = job.lakehouse.shard_set(_name(config, job))
+    piece, manifest = locate(place, address), read_manifest(place)
     tokenizer = load_tokenizer(job.lakehouse.path(config.tokenizer))
     if tokenizer.hash != manifest.tokenizer_hash:
         raise ConfigError(

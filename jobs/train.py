@@ -21,7 +21,7 @@ from jobs.lakehouse.stage import Job, Verb
 from udfs.config import Config, merge, read
 from udfs.errors import ConfigError, DataError, EnvironmentProblem
 from udfs.shards.manifest import read_manifest
-from udfs.shards.mixture import Part, Share, shares
+from udfs.shards.mixture import Part, Share, measured, shares
 
 if TYPE_CHECKING:
     from jobs.lakehouse.lakehouse import Lakehouse
@@ -134,7 +134,7 @@ def _placement(config: TrainConfig, job: Job, output: Path) -> dict[str, Any]:
         **model,
         "data": {
             "sources": {
-                name: {"path": str(lakehouse.path("shards", name)), "weight": weight}
+                name: {"path": lakehouse.shard_set(name), "weight": weight}
                 for name, weight in _shares(config, lakehouse).items()
             }
         },
@@ -154,8 +154,7 @@ def _shares(config: TrainConfig, lakehouse: "Lakehouse") -> dict[str, float]:
     Raises:
         DataError: parts are measured by a set that is not there yet.
     """
-    measured = any(isinstance(part, Part) for part in config.sources.values())
-    tokens = {name: read_manifest(lakehouse.path("shards", name)).tokens for name in config.sources} if measured else {}
+    tokens = {name: read_manifest(lakehouse.shard_set(name)).tokens for name in measured(config.sources)}
     return shares(config.sources, tokens)
 
 
@@ -168,7 +167,7 @@ def _expect(config: TrainConfig, lakehouse: "Lakehouse") -> list[str]:
     sets = {}
     for name in expected:
         with contextlib.suppress(DataError):
-            sets[name] = read_manifest(lakehouse.path("shards", name))
+            sets[name] = read_manifest(lakehouse.shard_set(name))
     total = _tokens(config, sum(entry.tokens for entry in sets.values()))
     lines = []
     for name, share in expected.items():

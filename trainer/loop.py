@@ -31,7 +31,7 @@ from trainer.objective import role_weights
 from trainer.plan import Plan, plan
 from trainer.reporting import Reporter, Step
 from trainer.schedule import Schedule
-from trainer.sources import ShardSet, damaged, mixture, open_held_out, open_sets
+from trainer.sources import ShardSet, damaged, mixed, mixture, open_held_out, open_sets
 from udfs.config import fingerprint
 from udfs.errors import ConfigError, DataError
 from udfs.tokens import Tokenizer, load_tokenizer
@@ -129,6 +129,8 @@ def _train(config: TrainingConfig, world: World) -> None:
             shape.architectures = [type(model).__name__]
             record = {"identity": planned.identity, "plan": planned.tree(), "steps": progress.step}
             record |= {"tokens": progress.tokens, "parameters": parameters, "run_id": reporter.run_id}
+            record["mixture"] = mixed(config, sets, progress.source_tokens or {})
+            reporter.result(record)
             export(output / MODEL, state, shape, tokenizer, record)
         world.barrier()
         status = "FINISHED"

@@ -31,6 +31,7 @@ from trainer.config import TrainingConfig, describe, tracking_uri
 from trainer.data import Counts
 from trainer.distributed import World
 from trainer.engine import StepResult, deepspeed_config
+from trainer.export import RECORD
 from trainer.flops import Shape, device_named
 from trainer.objective import Groups
 from trainer.plan import Plan
@@ -167,6 +168,11 @@ class Reporter:
         """Tell of a published checkpoint, with the last losses, held-out ones too, as its scores."""
         if self._tracker is not None:
             self._tracker.checkpoint(path, progress.step, self._losses, {"tokens": progress.tokens})
+
+    def result(self, record: Mapping[str, Any]) -> None:
+        """Keep with the run what the exported model says it came from."""
+        if self._tracker is not None:
+            self._tracker.text(json.dumps(record, indent=1, sort_keys=True), RECORD)
 
     def close(self, status: str) -> None:
         """Draw the history, and end the run."""

@@ -3,6 +3,7 @@
 from bisect import bisect_right
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from trainer.config import DataConfig, TrainingConfig
 from trainer.objective import role_weights
@@ -112,6 +113,33 @@ def _check(config: TrainingConfig, wanted: dict[str, ShardSet], sets: dict[str, 
             )
         if not len(entry):
             raise ConfigError(f"{part}.sources.{name}: the set in {entry.place} has no rows.")
+
+
+def mixed(config: TrainingConfig, sets: Mapping[str, ShardSet], tokens: Mapping[str, int]) -> dict[str, Any]:
+    """What a training was mixed from: of every source the planned and the actual share of the trained tokens, the set
+    with its passes, and the table and licences behind it.
+
+    Args:
+        config: of the training.
+        sets: its sources.
+        tokens: trained tokens of each source, padding left out.
+    """
+    weights = {name: source.weight for name, source in config.data.sources.items()}
+    whole, trained = sum(weights.values()), max(1, sum(tokens.values()))
+    return {
+        name: {
+            "planned_share": weights[name] / whole,
+            "share": tokens.get(name, 0) / trained,
+            "tokens": tokens.get(name, 0),
+            "passes": tokens.get(name, 0) / entry.manifest.tokens,
+            "set": entry.manifest.name,
+            "fingerprint": entry.manifest.fingerprint,
+            "table": entry.manifest.source.table,
+            "version": entry.manifest.source.version,
+            "licenses": sorted({licence for content in entry.manifest.contents for licence in content.licenses}),
+        }
+        for name, entry in sets.items()
+    }
 
 
 def mixture(config: TrainingConfig, sets: dict[str, ShardSet]) -> Order:

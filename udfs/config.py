@@ -2,7 +2,8 @@
 
 A file is named by a path or by its short name (``demo`` for ``conf/pipelines/demo.yaml``). ``inherits: other`` at the
 top of a file takes another file of the same folder as its base; mappings are merged key by key, everything else is
-replaced. ``${NAME}`` inside a string is the environment variable of that name.
+replaced. ``engine: !replace {name: rules}`` replaces a mapping whole, keys of the base included: that is how one choice
+of several is changed for another one. ``${NAME}`` inside a string is the environment variable of that name.
 """
 
 import difflib
@@ -22,6 +23,28 @@ from udfs.errors import ConfigError
 from udfs.hashing import identifier
 
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+
+
+class _Replacement(dict[str, Any]):
+    """A mapping written behind ``!replace``."""
+
+
+class _Loader(yaml.SafeLoader):
+    """Plain YAML and the tag ``!replace``."""
+
+    def replacement(self, node: yaml.Node) -> _Replacement:
+        if not isinstance(node, yaml.MappingNode):
+            raise yaml.constructor.ConstructorError(
+                None, None, "!replace stands before a mapping; everything else replaces anyway", node.start_mark
+            )
+        return _Replacement(self.construct_mapping(node, deep=True))
+
+
+_Loader.add_constructor("!replace", _Loader.replacement)
+
+
+def _parse(text: str) -> Any:
+    return yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader with one more tag
 
 
 class Config(BaseModel):
@@ -74,7 +97,7 @@ def _read(path: Path, kind: str, seen: tuple[Path, ...]) -> dict[str, Any]:
     if path in seen:
         raise ConfigError(f"{path.name} inherits itself: {' -> '.join(entry.name for entry in (*seen, path))}.")
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        tree = _parse(path.read_text(encoding="utf-8")) or {}
     except yaml.YAMLError as error:
         raise ConfigError(f"{path} is not valid YAML: {error}") from error
     if not isinstance(tree, dict):
@@ -88,11 +111,13 @@ def _read(path: Path, kind: str, seen: tuple[Path, ...]) -> dict[str, Any]:
 
 
 def merge(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
-    """``base`` with ``change`` laid over it: mappings merge key by key, every other value (null too) replaces."""
+    """``base`` with ``change`` laid over it: mappings merge key by key, every other value replaces, null and mappings tagged
+    ``!replace`` too."""
     merged = dict(base)
     for key, value in change.items():
-        if isinstance(value, Mapping) and isinstance(merged.get(key), Mapping):
-            merged[key] = merge(merged[key], value)
+        base_value = merged.get(key)
+        if isinstance(value, Mapping) and isinstance(base_value, Mapping) and not isinstance(value, _Replacement):
+            merged[key] = merge(base_value, value)
         else:
             merged[key] = value
     return merged
@@ -127,7 +152,7 @@ def override(tree: Mapping[str, Any], assignments: Iterable[str]) -> dict[str, A
         if not found or not path:
             raise ConfigError(f"--set {assignment!r} is not of the form section.key=value.")
         try:
-            value = yaml.safe_load(text)
+            value = _parse(text)
         except yaml.YAMLError as error:
             raise ConfigError(f"--set {assignment!r}: the value is not valid YAML: {error}") from error
         change: Any = value

@@ -6,6 +6,7 @@ from a generator that is carried along, so that order, partitioning and repetiti
 
 import hashlib
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 
@@ -15,12 +16,15 @@ def digest(*parts: Any) -> bytes:
 
 
 def digests(*about: Any) -> Callable[..., bytes]:
-    """A function of further parts: ``digests(a)(b)`` is ``digest(a, b)``, with the work on ``a`` done once."""
+    """A function of further parts: ``digests(a)(b, c)`` is ``digest(a, b, c)``, with the work on ``a`` done once, and
+    that on ``b`` too where it comes again and again, as the purpose of a draw does."""
     state = hashlib.blake2b(b"".join([_framed(part) for part in about]), digest_size=16)
 
-    def of(*parts: Any) -> bytes:
+    def of(first: Any, *parts: Any) -> bytes:
         continued = state.copy()
-        continued.update(b"".join([_framed(part) for part in parts]))
+        continued.update(_framed_before(first))
+        for part in parts:
+            continued.update(_framed(part))
         return continued.digest()
 
     return of
@@ -30,6 +34,10 @@ def _framed(part: Any) -> bytes:
     # The length comes first, so no two lists of parts have the same bytes.
     raw = part if isinstance(part, bytes) else str(part).encode("utf-8", "surrogatepass")
     return b"%d\x1f%b" % (len(raw), raw)
+
+
+# Equal numbers of different types are different parts.
+_framed_before = lru_cache(maxsize=1024, typed=True)(_framed)
 
 
 def identifier(*parts: Any) -> str:

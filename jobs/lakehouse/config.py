@@ -16,6 +16,8 @@ class LakehouseConfig(Config):
     root: str
     # `catalog.schema` of Unity Catalog (or one schema name); without it tables are folders below `root`.
     namespace: str | None = None
+    # Where shard sets lie: a folder, below `root` unless absolute, or a URL that fsspec opens (s3://, gs://, abfss://).
+    shards: str = "shards"
     # Name or path of the target file that holds the machine's Spark settings.
     target: str = "local"
     # MLflow tracking store; without it a sqlite file below `root`.

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from jobs.lakehouse.config import LakehouseConfig
 from jobs.lakehouse.tables import PROVENANCE, TABLES
 from udfs.errors import ConfigError
+from udfs.shards.store import is_remote
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -35,6 +36,11 @@ class Lakehouse:
     def path(self, *parts: str | Path) -> Path:
         """A file or folder below the root; an absolute path stays as it is."""
         return self.root.joinpath(*parts)
+
+    def shard_set(self, name: str) -> str:
+        """Path or URL of a shard set."""
+        place = self.config.shards
+        return f"{place.rstrip('/')}/{name}" if is_remote(place) else str(self.root / place / name)
 
     def step_path(self, step: str, *parts: str) -> Path:
         """State of a step: its streaming checkpoint, staged micro-batches and application id."""

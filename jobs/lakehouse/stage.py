@@ -35,6 +35,10 @@ if TYPE_CHECKING:
     from jobs.lakehouse.lakehouse import Lakehouse
 
 
+# Column of a staged row that says which table it goes to.
+_TABLE = "_table"
+
+
 @dataclass(frozen=True)
 class Stage:
     """A streaming stage.
@@ -211,18 +215,25 @@ def _stage_batch(batch: "DataFrame", batch_id: int, stage: Stage, job: Job) -> "
     """The outcome of the micro-batch, computed once and kept until every table has it."""
     folder = job.lakehouse.step_path(job.step, "staging", str(batch_id))
     if not (folder / "_SUCCESS").exists():
-        outcome = stage.transform(batch, job.config, job).select(*stage.writes)
-        outcome.write.mode("overwrite").parquet(str(folder))
-    return job.spark.read.schema(_outcome_schema(stage)).parquet(str(folder))
+        outcome = stage.transform(batch, job.config, job).select(*stage.writes, _table_of(stage).alias(_TABLE))
+        # Read twice and deleted: neither small files nor dictionaries pay.
+        plain = {"compression": "uncompressed", "parquet.enable.dictionary": "false"}
+        outcome.write.mode("overwrite").options(**plain).parquet(str(folder))
+    return job.spark.read.schema(_staged_schema(stage)).parquet(str(folder))
+
+
+def _table_of(stage: Stage) -> Any:
+    """The table that a row of the outcome frame goes to: a column of its own, so that no row is read to count it."""
+    from pyspark.sql import functions as F
+
+    return F.coalesce(*[F.when(F.col(table).isNotNull(), F.lit(table)) for table in stage.writes])
 
 
 def _write_batch(staged: "DataFrame", batch_id: int, application: str, stage: Stage, job: Job) -> Counter[str]:
     from pyspark.sql import functions as F
 
-    # One pass over the staged files counts everything; nothing is computed twice for a number.
-    columns = [F.when(F.col(table).isNotNull(), F.lit(table)) for table in stage.writes]
     reason = F.col("rejects.reason") if "rejects" in stage.writes else F.lit(None)
-    grouped = staged.groupBy(F.coalesce(*columns).alias("table"), reason.alias("reason")).count().collect()
+    grouped = staged.groupBy(F.col(_TABLE).alias("table"), reason.alias("reason")).count().collect()
     counts: Counter[str] = Counter()
     for row in grouped:
         counts[row["table"]] += row["count"]
@@ -230,12 +241,12 @@ def _write_batch(staged: "DataFrame", batch_id: int, application: str, stage: St
             counts[f"rejects/{row['reason']}"] += row["count"]
     for table in stage.writes:
         if counts[table]:
-            rows = staged.filter(F.col(table).isNotNull()).select(f"{table}.*")
+            rows = staged.filter(F.col(_TABLE) == table).select(f"{table}.*")
             job.lakehouse.append(job.with_provenance(rows), table, f"{application}-{table}", batch_id)
     return counts
 
 
-def _outcome_schema(stage: Stage) -> Any:
+def _staged_schema(stage: Stage) -> Any:
     from jobs.lakehouse.tables import outcome_schema
 
-    return outcome_schema(*stage.writes)
+    return outcome_schema(*stage.writes).add(_TABLE, "string")

@@ -257,6 +257,33 @@ def test_lost_files_are_made_again_with_the_same_bytes(filled: Lakehouse, run_ve
     assert filled.read("token_shards").count() == rows
 
 
+def test_a_set_behind_a_url(filled: Lakehouse, spark: Any, tmp_path: Path) -> None:
+    from jobs.lakehouse.config import LakehouseConfig
+    from trainer.config import DataConfig
+    from trainer.sources import ShardSet
+
+    url = f"file://{tmp_path}/store"
+    lakehouse = Lakehouse(LakehouseConfig(root=str(filled.root), shards=url), lambda: spark)
+    place = lakehouse.shard_set("all")
+    assert place == f"{url}/all"
+    assert VERB.run is not None
+
+    def run(**changes: Any) -> dict[str, float]:
+        config = build(ShardConfig, SETTINGS | changes, "shard")
+        return VERB.run(config, Job(lakehouse, "shard-all", config, lambda: spark))  # type: ignore[misc]
+
+    assert run()["documents"] == 200 and verify(place) == []
+    assert run()["unchanged"] == 1.0
+    assert not lakehouse.path("shards").exists()
+    run(seed=1)
+    # Nothing of the old set is left, and the trainer reads the new one through its cache.
+    assert set(contents(tmp_path / "store" / "all")) == {MANIFEST, *(shard.path for shard in read_manifest(place).shards)}
+    data = DataConfig(sources={"all": {"path": place}}, cache_dir=str(tmp_path / "cache"))  # type: ignore[dict-item]
+    rows = ShardSet(place, data)
+    reader, row = rows.locate(len(rows) - 1)
+    assert int(reader.lengths(row).sum()) > 0
+
+
 def test_tuning_examples_with_roles(lakehouse: Lakehouse, spark: Any, run_verb: RunVerb, tokenizer: Tokenizer) -> None:
     tokenizer.save(lakehouse.path("tokenizer"))
     fill(lakehouse, spark, "tuning_examples", [example(number) for number in range(30)])

@@ -1,5 +1,8 @@
 """The verb around the trainer: what it starts, what it leaves alone, and how it says what is wrong."""
 
+import json
+import re
+from itertools import takewhile
 from pathlib import Path
 
 import numpy as np
@@ -9,13 +12,15 @@ from jobs.cli import main
 from jobs.lakehouse.config import LakehouseConfig
 from jobs.lakehouse.lakehouse import Lakehouse
 from jobs.lakehouse.stage import Job
+from jobs.pipeline import load_pipeline
 from jobs.train import VERB
 from tests.trainer.shard_sets import write_set
 from trainer.order import Order, SourceShare
 from trainer.sources import ShardSet
 from udfs.config import build
 from udfs.errors import ConfigError, EnvironmentProblem
-from udfs.shards.manifest import read_manifest
+from udfs.shards.format import ShardInfo
+from udfs.shards.manifest import Content, Manifest, Source, read_manifest, write_manifest
 from udfs.shards.mixture import Part, shares
 
 SMALL = {
@@ -39,13 +44,28 @@ def _train(root: Path, **settings: object) -> dict[str, float]:
 
 
 def test_train_once_and_again_when_something_changed(tmp_path: Path) -> None:
-    write_set(tmp_path / "shards", "raw", 60)
-    counts = _train(tmp_path)
+    tokens = {
+        name: read_manifest(write_set(tmp_path / "shards", name, documents)).tokens
+        for name, documents in (("raw", 60), ("examples", 20))
+    }
+    mixed = {"raw": {"repeats": 1}, "examples": {"repeats": 4}}
+    large = {**SMALL, "batch": {"sequences": 256, "micro_batch": 64}}
+    counts = _train(tmp_path, sources=mixed, set=large)
     model = tmp_path / "models" / "small" / "model" / "model.safetensors"
     assert counts["step"] == 4 and counts["tokens"] > 0 and counts["loss"] > 0
     first = model.stat().st_mtime_ns
 
-    assert _train(tmp_path) == counts
+    # What was planned, and what was trained: the model's record shows both.
+    recorded = json.loads((model.parent / "training.json").read_text())["mixture"]
+    assert sum(entry["tokens"] for entry in recorded.values()) == counts["tokens"]
+    share = tokens["raw"] / (tokens["raw"] + 4 * tokens["examples"])
+    for name, planned in (("raw", share), ("examples", 1 - share)):
+        assert recorded[name]["planned_share"] == pytest.approx(planned)
+        assert recorded[name]["share"] == pytest.approx(planned, rel=0.005)
+        assert recorded[name]["passes"] == pytest.approx(recorded[name]["tokens"] / tokens[name])
+        assert (recorded[name]["table"], recorded[name]["licenses"]) == ("documents", ["Apache-2.0"])
+
+    assert _train(tmp_path, sources=mixed, set=large) == counts
     assert model.stat().st_mtime_ns == first
 
     # Other data under the same name: the finished training is not continued, but done anew.
@@ -84,6 +104,60 @@ def test_a_dry_run_says_how_many_tokens_each_set_gives(tmp_path: Path, capsys: p
         share = weight / sum(expected.values())
         assert f"mixes   {name}: {share:.2%}, {share * 100_000:,.0f} tokens, " in said
     assert "mixes   total: 100,000 tokens" in said
+
+
+ARMS = {
+    "general": ["general", "general-vanilla", "general-mix"],
+    **{
+        domain: [domain] + [f"{domain}-{arm}" for arm in ("vanilla", "mix", "without-corpora", "rule-based", "one-round")]
+        for domain in ("biomedicine", "finance")
+    },
+}
+
+
+@pytest.mark.parametrize("family", ARMS)
+def test_every_arm_trains_on_as_many_tokens(
+    family: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A dry run of each file, with sets of known sizes in place, says tokens and share of every source."""
+    sizes = {"raw": 8_000, "augmented": 2_000, "examples": 500, "texts": 9_000, "instructions": 3_000}
+    for variable in ("IPT_LAKEHOUSE", "IPT_CORPORA", "IPT_MODELS"):
+        monkeypatch.setenv(variable, str(tmp_path))
+    totals = {}
+    for name in ARMS[family]:
+        pipeline = load_pipeline(name)
+        root = Path(pipeline.lakehouse.root)
+        for of_set, tokens in sizes.items():
+            write_manifest(root / "shards" / of_set, _manifest(of_set, tokens))
+        assert main(["run", "--config", name, "--dry-run"]) == 0
+        said = capsys.readouterr().out
+        for step in pipeline.of_verb("train"):
+            lines = said.partition(f"\n{step.name} (train)\n")[2].splitlines()
+            mixes = list(takewhile(lambda line: line.startswith("  mixes   "), lines))
+            assert len(mixes) == len(step.config.sources) + 1
+            shares = [float(re.search(r": ([\d.]+)%, [\d,]+ tokens, .* passes over", line)[1]) for line in mixes[:-1]]
+            assert sum(shares) == pytest.approx(100, abs=0.02)
+            totals[name, step.name] = mixes[-1].removeprefix("  mixes   total: ")
+        if name.endswith("rule-based"):
+            assert pipeline.of_verb("synthesize")[0].config.engine.name == "rules"
+    assert set(totals.values()) == {"100,000,000,000 tokens" if family == "general" else "1,000,000,000 tokens"}
+
+
+def _manifest(name: str, tokens: int) -> Manifest:
+    return Manifest.of(
+        [ShardInfo("data/part.arrow", "0", 1, 1, tokens, 1)],
+        name=name,
+        fingerprint=name,
+        sequence_length=64,
+        vocab_size=320,
+        tokenizer_hash="0",
+        tokenizer="tokenizer",
+        pad_token_id=0,
+        has_roles=False,
+        packing="best_fit",
+        source=Source(table="documents", table_id="0", version=0, path="/lake/tables/documents"),
+        contents=[Content(source=name, licenses=["Apache-2.0"], texts=1)],
+    )
 
 
 def test_shares_are_met_by_tokens_whatever_the_sets_are_like(tmp_path: Path) -> None:

@@ -39,6 +39,19 @@ def test_inherits_merges_mappings_and_replaces_the_rest(tmp_path: Path):
     assert read(tmp_path / "child.yaml", "pipelines") == {"a": {"x": 1, "y": 5}, "b": [9], "c": None}
 
 
+def test_a_mapping_behind_replace_keeps_no_key_of_its_base(tmp_path: Path):
+    (tmp_path / "base.yaml").write_text("engine: {model: m, kv: 1}\nother: {x: 1}\n")
+    (tmp_path / "child.yaml").write_text("inherits: base\nengine: !replace {name: rules}\n")
+    (tmp_path / "grandchild.yaml").write_text("inherits: child\nengine: {language: en}\n")
+    assert read(tmp_path / "child.yaml", "pipelines") == {"engine": {"name": "rules"}, "other": {"x": 1}}
+    merged = read(tmp_path / "grandchild.yaml", "pipelines")
+    assert merged["engine"] == {"name": "rules", "language": "en"}
+    assert override(merged, ["engine=!replace {name: vllm}"])["engine"] == {"name": "vllm"}
+    (tmp_path / "child.yaml").write_text("inherits: base\nother: !replace [1]\n")
+    with pytest.raises(ConfigError, match="!replace stands before a mapping"):
+        read(tmp_path / "child.yaml", "pipelines")
+
+
 def test_cycle_of_inherits_is_refused(tmp_path: Path):
     (tmp_path / "a.yaml").write_text("inherits: b\n")
     (tmp_path / "b.yaml").write_text("inherits: a\n")

@@ -4,7 +4,6 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import groupby
-from pathlib import Path
 from typing import Any
 
 from udfs.errors import DataError
@@ -19,7 +18,7 @@ class BuildPlan:
     """Everything an executor needs.
 
     Attributes:
-        folder: the set's folder, reachable from every executor.
+        place: the set's folder or URL, reachable from every executor.
         generation: folder below it for this fingerprint's files.
         tokenizer: where the tokenizer is.
         spec: what all shards share.
@@ -28,7 +27,7 @@ class BuildPlan:
         rows_per_shard: rows of every file but a bucket's last.
     """
 
-    folder: str
+    place: str
     generation: str
     tokenizer: str
     spec: ShardSpec
@@ -58,7 +57,7 @@ def build(rows: Iterable[Mapping[str, Any]], plan: BuildPlan) -> Iterator[ShardI
     for bucket, members in groupby(rows, key=lambda row: row["bucket"]):
         rejected: list[dict[str, Any]] = []
         prefix = f"{plan.generation}/part-{bucket:05d}"
-        writer = ShardWriter(Path(plan.folder), prefix, plan.spec, plan.rows_per_shard)
+        writer = ShardWriter(plan.place, prefix, plan.spec, plan.rows_per_shard)
         try:
             texts = encode(members, plan.encoding, tokenizer, plan.spec, rejected.append)
             for packed in PACKINGS[plan.packing](texts, plan.spec):

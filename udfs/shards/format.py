@@ -14,9 +14,8 @@ ids of padding and BOS. Documents of one row are separate: attention must not cr
 import contextlib
 import hashlib
 import io
-import os
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ import numpy as np
 import pyarrow as pa
 
 from udfs.errors import DataError
+from udfs.shards.store import NewFile, store_at
 
 FORMAT = 1
 ROLES = ("template", "context", "instruction", "response")
@@ -121,24 +121,27 @@ class ShardInfo:
 
 
 class _HashingFile(io.RawIOBase):
-    """A file to write once from start to end, with the SHA-256 of what was written."""
+    """A new file, with size and SHA-256 of what was written."""
 
-    def __init__(self, path: Path) -> None:
-        self.file = path.open("wb")
+    def __init__(self, file: NewFile) -> None:
+        self.file = file
         self.digest = hashlib.sha256()
+        self.size = 0
 
     def writable(self) -> bool:
         return True
 
     def write(self, data: Any) -> int:
         self.digest.update(data)
-        return self.file.write(data)
+        self.file.write(data)
+        size = len(data)
+        self.size += size
+        return size
 
 
 @dataclass
 class _OpenShard:
     sink: _HashingFile
-    temporary: Path
     info: ShardInfo
     writer: Any
 
@@ -151,17 +154,20 @@ class ShardWriter:
     replaces a file by an equal one.
 
     Args:
-        folder: the set's folder; ``prefix`` may name folders below it.
+        place: the set's folder or URL; ``prefix`` may name folders below it.
         spec: what the set shares.
         rows_per_shard: rows of every file but the last.
     """
 
-    folder: Path
+    place: str | Path
     prefix: str
     spec: ShardSpec
     rows_per_shard: int
     finished: list[ShardInfo] = field(default_factory=list)
     _open: _OpenShard | None = None
+
+    def __post_init__(self) -> None:
+        self._store = store_at(self.place)
 
     def write(self, rows: Rows) -> None:
         """Append rows, starting new files as they fill up."""
@@ -183,19 +189,14 @@ class ShardWriter:
     def abort(self) -> None:
         """Give up the unfinished file, leaving nothing of it."""
         if self._open is not None:
-            self._open.sink.file.close()
-            self._open.temporary.unlink(missing_ok=True)
+            self._open.sink.file.discard()
             self._open = None
 
     def _begin(self) -> _OpenShard:
         name = f"{self.prefix}-{len(self.finished):04d}.arrow"
-        target = self.folder / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        # The process id keeps two attempts at the same work out of each other's way.
-        temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-        sink = _HashingFile(temporary)
+        sink = _HashingFile(self._store.create(name))
         writer = pa.ipc.new_file(sink, self.spec.schema)
-        self._open = _OpenShard(sink, temporary, ShardInfo(name, "", 0, 0, 0, 0), writer)
+        self._open = _OpenShard(sink, ShardInfo(name, "", 0, 0, 0, 0), writer)
         return self._open
 
     def _append(self, shard: _OpenShard, rows: Rows) -> None:
@@ -210,13 +211,9 @@ class ShardWriter:
 
     def _finish(self, shard: _OpenShard) -> None:
         shard.writer.close()
-        file = shard.sink.file
-        file.flush()
-        os.fsync(file.fileno())
-        size = file.tell()
-        file.close()
-        os.replace(shard.temporary, self.folder / shard.info.path)
-        self.finished.append(replace(shard.info, sha256=shard.sink.digest.hexdigest(), bytes=size))
+        sink = shard.sink
+        sink.file.commit()
+        self.finished.append(replace(shard.info, sha256=sink.digest.hexdigest(), bytes=sink.size))
         self._open = None
 
 
@@ -252,14 +249,18 @@ class ShardReader:
 
     Arrays are read-only views of the mapped file and stay valid while the reader or they themselves live.
 
+    Args:
+        path: of the file.
+        source: gives what is read instead, where the file is not of this machine; ``path`` then only names it.
+
     Raises:
         DataError: the file is missing, cut short, or not a shard of this format; the message names it.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, source: Callable[[], pa.NativeFile] | None = None) -> None:
         self.path = Path(path)
         try:
-            self._file = pa.ipc.open_file(pa.memory_map(str(self.path), "r"))
+            self._file = pa.ipc.open_file(source() if source else pa.memory_map(str(self.path), "r"))
             batches = [self._file.get_batch(index) for index in range(self._file.num_record_batches)]
         except FileNotFoundError as error:
             raise DataError(f"there is no shard at {self.path}. Has the set been replaced? Shard it again.") from error

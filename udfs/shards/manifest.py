@@ -4,18 +4,23 @@
 that the manifest does not name are not part of the set.
 """
 
+import hashlib
 import json
-import os
 from pathlib import Path
 from typing import Any
+
+import pyarrow as pa
 
 from pydantic import Field, ValidationError
 
 from udfs.config import Config
 from udfs.errors import DataError
-from udfs.shards.format import FORMAT, ShardInfo, ShardReader, checksum
+from udfs.shards.format import FORMAT, ShardInfo, ShardReader
+from udfs.shards.store import Store, store_at
 
 MANIFEST = "manifest.json"
+
+_HASH_CHUNK = 1 << 20
 
 
 class Source(Config):
@@ -40,7 +45,7 @@ class Content(Config):
 
 
 class Shard(Config):
-    """One shard file; ``path`` is relative to the set's folder."""
+    """One shard file; ``path`` is relative to the set's place."""
 
     path: str
     sha256: str
@@ -77,68 +82,60 @@ class Manifest(Config):
         return cls(**{**values, **_sums(listed)}, shards=listed)
 
 
-def read_manifest(folder: str | Path) -> Manifest:
-    """The manifest of the set in ``folder``.
+def read_manifest(place: str | Path) -> Manifest:
+    """The manifest of the set at a path or URL.
 
     Raises:
         DataError: there is none, it cannot be read, or it is of another format.
+        ConfigError: fsspec cannot open the URL.
     """
-    path = Path(folder) / MANIFEST
+    where = f"{place}/{MANIFEST}"
     try:
-        tree = json.loads(path.read_text(encoding="utf-8"))
+        tree = json.loads(store_at(place).read(MANIFEST).decode())
     except FileNotFoundError as error:
-        raise DataError(
-            f"there is no shard set in {folder}: it has no {MANIFEST}. Run the shard step first."
-        ) from error
+        raise DataError(f"there is no shard set in {place}: it has no {MANIFEST}. Run the shard step first.") from error
     except ValueError as error:
-        raise DataError(f"{path} is damaged ({error}). Delete it and shard the set again.") from error
+        raise DataError(f"{where} is damaged ({error}). Delete it and shard the set again.") from error
     found = tree.get("format") if isinstance(tree, dict) else None
     if found != FORMAT:
-        raise DataError(f"{path} has format {found!r}; this version reads format {FORMAT}. Shard the set again.")
+        raise DataError(f"{where} has format {found!r}; this version reads format {FORMAT}. Shard the set again.")
     try:
         return Manifest.model_validate(tree)
     except ValidationError as error:
-        raise DataError(f"{path} is not a manifest: {error}. Shard the set again.") from error
+        raise DataError(f"{where} is not a manifest: {error}. Shard the set again.") from error
 
 
-def write_manifest(folder: str | Path, manifest: Manifest) -> None:
-    """Publish the manifest: readers see the old one or the new one, never a part."""
-    path = Path(folder) / MANIFEST
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{MANIFEST}.tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(json.dumps(manifest.model_dump(mode="json"), indent=1, ensure_ascii=False) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+def write_manifest(place: str | Path, manifest: Manifest) -> None:
+    """Publish the manifest at a path or URL: readers see the old one or the new one, never a part."""
+    file = store_at(place).create(MANIFEST)
+    file.write((json.dumps(manifest.model_dump(mode="json"), indent=1, ensure_ascii=False) + "\n").encode())
+    file.commit()
 
 
-def verify(folder: str | Path) -> list[str]:
-    """What is wrong with a set, one sentence each; empty when every file is what the manifest says.
+def verify(place: str | Path) -> list[str]:
+    """What is wrong with the set at a path or URL, one sentence each; empty when every file is what the manifest says.
 
     Every byte of every file is read. The manifest itself is checked against the files: its sums, and what each file
     says of itself (tokenizer, sequence length, rows).
 
     Raises:
         DataError: the set has no readable manifest.
+        ConfigError: fsspec cannot open the URL.
     """
-    folder = Path(folder)
-    manifest = read_manifest(folder)
+    manifest, store = read_manifest(place), store_at(place)
     problems = [
         f"{MANIFEST} says {getattr(manifest, name)} {name}, its files add up to {total}"
         for name, total in _sums(manifest.shards).items()
         if total != getattr(manifest, name)
     ]
+    sizes = store.sizes()
     for shard in manifest.shards:
-        path = folder / shard.path
-        if not path.is_file():
+        if shard.path not in sizes:
             problems.append(f"{shard.path} is missing")
-        elif path.stat().st_size != shard.bytes:
-            problems.append(f"{shard.path} has {path.stat().st_size} bytes, not {shard.bytes}")
-        elif checksum(path) != shard.sha256:
-            problems.append(f"{shard.path} has the right size, but its content has changed")
+        elif sizes[shard.path] != shard.bytes:
+            problems.append(f"{shard.path} has {sizes[shard.path]} bytes, not {shard.bytes}")
         else:
-            problems += _contradictions(path, shard, manifest)
+            problems += _contradictions(store, shard, manifest)
     return problems
 
 
@@ -146,10 +143,14 @@ def _sums(shards: list[Shard]) -> dict[str, int]:
     return {name: sum(getattr(shard, name) for shard in shards) for name in ("rows", "tokens", "documents")}
 
 
-def _contradictions(path: Path, shard: Shard, manifest: Manifest) -> list[str]:
-    """What an intact file says of itself and the manifest says otherwise."""
+def _contradictions(store: Store, shard: Shard, manifest: Manifest) -> list[str]:
+    """What a file of the right size holds and says of itself, and the manifest says otherwise."""
+    file = store.open(shard.path)
+    if _sha256(file) != shard.sha256:
+        return [f"{shard.path} has the right size, but its content has changed"]
+    file.seek(0)
     try:
-        reader = ShardReader(path)
+        reader = ShardReader(shard.path, lambda: file)
     except DataError as error:
         return [str(error)]
     of_set = ("sequence_length", "vocab_size", "tokenizer_hash", "pad_token_id", "has_roles")
@@ -160,3 +161,10 @@ def _contradictions(path: Path, shard: Shard, manifest: Manifest) -> list[str]:
         for name, said, found in pairs
         if said != found
     ]
+
+
+def _sha256(file: pa.NativeFile) -> str:
+    digest = hashlib.sha256()
+    while chunk := file.read(_HASH_CHUNK):
+        digest.update(chunk)
+    return digest.hexdigest()

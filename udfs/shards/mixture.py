@@ -36,12 +36,18 @@ class Part(Config):
 Mixture = Mapping[str, float | Part]
 
 
+def measured(mixture: Mixture) -> list[str]:
+    """Sets whose tokens decide the shares: those with ``repeats``, where there are several of them."""
+    counted = _counted(mixture)
+    return counted if len(counted) > 1 else []
+
+
 def shares(mixture: Mixture, tokens: Mapping[str, int]) -> dict[str, float]:
     """Each set's share of the trained tokens; they sum to 1.
 
     Args:
         mixture: for each set its share, relative to the others, or for each set its part.
-        tokens: tokens of each set, padding left out; not needed where shares are given.
+        tokens: tokens of each set of ``measured``, padding left out.
 
     Raises:
         ConfigError: shares and parts in one mixture, or a ratio to a set that is not in it or has a ratio itself.
@@ -63,11 +69,16 @@ def _by_tokens(mixture: Mixture, tokens: Mapping[str, int]) -> dict[str, float]:
                 "set, or repeats or ratio for every set."
             )
         parts[name] = part
-    weights = {name: part.repeats * tokens[name] for name, part in parts.items() if part.repeats is not None}
-    counted = sorted(weights)
+    counted = _counted(mixture)
+    known = tokens if len(counted) > 1 else dict.fromkeys(counted, 1)
+    weights = {name: part.repeats * known[name] for name, part in parts.items() if part.repeats is not None}
     for name, part in parts.items():
         if part.ratio is not None:
             if part.to not in counted:
                 raise ConfigError(f"sources.{name}.to is {part.to!r}; it must be a set with repeats: {counted}.")
             weights[name] = part.ratio * weights[part.to]
     return {name: weights[name] for name in mixture}
+
+
+def _counted(mixture: Mixture) -> list[str]:
+    return sorted(name for name, part in mixture.items() if isinstance(part, Part) and part.repeats is not None)

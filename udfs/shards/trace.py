@@ -13,6 +13,7 @@ import numpy as np
 from udfs.errors import ConfigError
 from udfs.shards.format import ROLES, ShardReader
 from udfs.shards.manifest import read_manifest
+from udfs.shards.store import store_at
 
 if TYPE_CHECKING:
     from udfs.tokens import Tokenizer
@@ -54,18 +55,18 @@ class Span:
     round: int
 
 
-def locate(folder: str | Path, address: str) -> Piece:
-    """The document at an address of the set in ``folder``.
+def locate(place: str | Path, address: str) -> Piece:
+    """The document at an address of the set at a path or URL.
 
     Raises:
         ConfigError: the address is not of the form, or names no file, row or token of the set.
         DataError: the set or the file is missing or damaged.
     """
     path, row, token = _parse(address)
-    known = {shard.path: shard for shard in read_manifest(folder).shards}
+    known = {shard.path: shard for shard in read_manifest(place).shards}
     if path not in known:
         raise ConfigError(f"--trace: the set has no file {path!r}. Its files: {', '.join(known)}.")
-    reader = ShardReader(Path(folder) / path)
+    reader = ShardReader(path, lambda: store_at(place).open(path))
     if row >= len(reader):
         raise ConfigError(f"--trace: {path} has rows 0 to {len(reader) - 1}, not {row}.")
     ends = np.cumsum(reader.lengths(row))

@@ -11,8 +11,8 @@ Source of the strings: the instruction-synthesizer's published data and parsing 
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 from udfs.errors import DataError
 
@@ -33,8 +33,7 @@ class PairFormat(StrEnum):
     MULTIPLE_CHOICE_CHAIN_OF_THOUGHT = "multiple_choice_chain_of_thought"
 
 
-@dataclass(frozen=True)
-class Parts:
+class Parts(NamedTuple):
     """A pair taken apart. ``cue`` says that the instruction asks for reasoning; ``reasoning`` is None where the
     response gives none, and then ``final`` is the whole response."""
 
@@ -85,15 +84,16 @@ def decompose(instruction: str, response: str) -> Parts:
     The response is split at its last conclusion, and only if the instruction asks for reasoning.
     """
     cue = instruction.endswith(COT_CUE)
-    question = instruction.removesuffix(COT_CUE)
+    question = instruction[: -len(COT_CUE)] if cue else instruction
     options: tuple[str, ...] | None = None
-    if match := _OPTIONS_AT_END.search(question, max(question.rfind(OPTIONS_HEADER), 0)):
-        options = tuple(item.strip() for item in match["items"].split(OPTION_BULLET)[1:])
-        question = question[: match.start()]
-    reasoning, found, final = response.rpartition(CONCLUSION) if cue else ("", "", "")
-    if not found or not reasoning:
-        return Parts(question, options, cue, None, response)
-    return Parts(question, options, cue, reasoning, final)
+    header = question.rfind(OPTIONS_HEADER)
+    if header >= 0 and (match := _OPTIONS_AT_END.match(question, header)):
+        options = tuple([item.strip() for item in match["items"].split(OPTION_BULLET)[1:]])
+        question = question[:header]
+    if not cue:
+        return Parts(question, options, False, None, response)
+    reasoning, _, final = response.rpartition(CONCLUSION)
+    return Parts(question, options, True, reasoning, final) if reasoning else Parts(question, options, True, None, response)
 
 
 def recognise(instruction: str, response: str) -> PairFormat:

@@ -1,7 +1,6 @@
 """One pair, written through the patterns of its text: options shuffled and labelled, nothing left out."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import NamedTuple
 
 from udfs.synthesis.formats import PairFormat, Parts, decompose
@@ -40,21 +39,21 @@ class PairWriter:
         """``pair`` ({instruction, response}) of the document that ``document`` names."""
         instruction = pair["instruction"]
         kind, parts = presentable(instruction, pair["response"])
-        values = {"question": parts.question, "answer": parts.final, "reasoning": parts.reasoning or ""}
-        if parts.options is not None:
-            options, gold = self._reworded(parts.options, parts.final)
-            if not speak_of_place(*options):
-                order = self._draws.permutation(len(options), "option order", document, instruction)
-                options = [options[i] for i in order]
-            listed, answer = self._list(options, gold)
+        question, options, _, reasoning, final = parts
+        values = {"question": question, "answer": final, "reasoning": reasoning or ""}
+        if options is not None:
+            written, gold = self._reworded(options, final)
+            if not speak_of_place(*written):
+                order = self._draws.permutation(len(written), "option order", document, instruction)
+                written = [written[i] for i in order]
+            listed, answer = self._list(written, gold)
             if answer is None:
-                values["question"] = f"{parts.question}\n{listed}"
+                values["question"] = f"{question}\n{listed}"
             else:
-                values |= {"options": listed, "answer": answer}
+                values["options"], values["answer"] = listed, answer
         pattern = self._patterns.get(kind)
         if pattern is None:
-            pattern = self._draws.pick(kind.value, self._bank.patterns[kind])
-            self._patterns[kind] = pattern
+            pattern = self._patterns[kind] = self._draws.pick(kind.value, self._bank.patterns[kind])
         return Turn(pattern.ask.fill(values), pattern.reply.fill(values), pattern)
 
     def _reworded(self, options: Sequence[str], gold: str) -> tuple[list[str], str]:
@@ -102,5 +101,5 @@ def presentable(instruction: str, response: str) -> tuple[PairFormat, Parts]:
     if not parts.question.strip() or not parts.final.strip():
         parts = Parts(instruction, None, False, None, response)
     elif parts.options is not None and parts.final not in parts.options:
-        return replace(parts, options=None).format, parts
+        return parts._replace(options=None).format, parts
     return parts.format, parts

@@ -198,7 +198,7 @@ def _name(row: Mapping[str, Any]) -> str:
 
 
 def _weighted(point: float, weights: _Weights) -> str:
-    table = dict(weights)
+    table = vars(weights)
     rest = point * sum(table.values())
     for name, weight in table.items():
         rest -= weight

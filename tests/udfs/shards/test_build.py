@@ -40,7 +40,7 @@ def test_trained_tokens_are_the_sum_over_documents(plan: BuildPlan, tokenizer: T
     assert sum(info.documents for info in infos) == len(ROWS)
     found: dict[str, list[int]] = {}
     for info in infos:
-        reader = ShardReader(Path(plan.folder) / info.path)
+        reader = ShardReader(Path(plan.place) / info.path)
         for row in range(len(reader)):
             for name, ids in reader.documents(row):
                 found.setdefault(name, []).extend(ids.tolist())
@@ -66,7 +66,7 @@ def test_a_failure_leaves_no_unfinished_file(plan: BuildPlan) -> None:
     many = replace(plan, rows_per_shard=1)
     with pytest.raises(OSError, match="the input broke"):
         list(build(failing(), many))
-    assert list(Path(plan.folder).rglob("*.tmp")) == []
+    assert list(Path(plan.place).rglob("*.tmp")) == []
 
 
 def test_another_tokenizer_than_planned_is_refused(plan: BuildPlan) -> None:

@@ -10,9 +10,9 @@ from udfs.shards.manifest import MANIFEST, Content, Manifest, Source, read_manif
 from udfs.shards.pack import Text, best_fit
 
 
-def make(folder: Path, spec: ShardSpec) -> Manifest:
+def make(place: str | Path, spec: ShardSpec) -> Manifest:
     """Two files of 6 full rows each, and their manifest."""
-    writer = ShardWriter(folder, "part", spec, rows_per_shard=6)
+    writer = ShardWriter(place, "part", spec, rows_per_shard=6)
     ids = np.full(spec.sequence_length, 5, spec.dtype)
     ids[0] = spec.bos_token_id
     for rows in best_fit((Text(ids, f"d{number}") for number in range(12)), spec):

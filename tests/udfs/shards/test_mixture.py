@@ -28,6 +28,7 @@ def test_a_ratio_counts_the_tokens_of_the_other_set(ratio: float, repeats: float
     assert list(found) == list(mixture)
     assert found["instructions"] / found["augmented"] == pytest.approx(ratio)
     assert sum(found.values()) == pytest.approx(1)
+    assert shares(mixture, {}) == pytest.approx(found)  # what the sets hold does not matter
 
 
 def test_numbers_are_shares_and_need_no_sets() -> None:
