@@ -37,7 +37,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 from udfs.hashing import seed, unit  # noqa: E402
 from udfs.synthesis.chains import Chain, Document  # noqa: E402
 from udfs.synthesis.checks import CheckSettings  # noqa: E402
-from udfs.synthesis.engines import EngineConfig  # noqa: E402
+from udfs.synthesis.engines.vllm import VllmConfig  # noqa: E402
 from udfs.synthesis.journal import NoJournal  # noqa: E402
 from udfs.synthesis.pairs import PAIR_END, QUESTION, parse  # noqa: E402
 from udfs.synthesis.prompts import ExampleFormat  # noqa: E402
@@ -117,7 +117,7 @@ def sampling(tokenizer: Tokenizer, max_tokens: int, **more: Any) -> Any:
     return SamplingParams(max_tokens=max_tokens, temperature=0.0, stop_token_ids=ends, **more)
 
 
-def bare_engine(config: EngineConfig) -> Any:
+def bare_engine(config: VllmConfig) -> Any:
     """vLLM's own front end with the settings of ``config``."""
     from vllm import LLM
 
@@ -136,7 +136,7 @@ def bare_engine(config: EngineConfig) -> Any:
     )
 
 
-def with_barrier(llm: Any, chains: Sequence[Chain], config: EngineConfig) -> dict[str, float]:
+def with_barrier(llm: Any, chains: Sequence[Chain], config: VllmConfig) -> dict[str, float]:
     """A round of all chains at a time, prompts as text, histories written anew from the parsed pairs."""
     form = ExampleFormat(load_tokenizer(config.model))
     parameters = sampling(form.tokenizer, config.max_tokens)
@@ -161,7 +161,7 @@ def with_barrier(llm: Any, chains: Sequence[Chain], config: EngineConfig) -> dic
     return figures(generated, prompted, cached, time.perf_counter() - started)
 
 
-def all_at_once(llm: Any, prompts: Sequence[list[int]], config: EngineConfig) -> dict[str, float]:
+def all_at_once(llm: Any, prompts: Sequence[list[int]], config: VllmConfig) -> dict[str, float]:
     """Every prompt known beforehand, in the order given."""
     parameters = sampling(load_tokenizer(config.model), config.max_tokens, detokenize=False)
     started = time.perf_counter()
@@ -171,7 +171,7 @@ def all_at_once(llm: Any, prompts: Sequence[list[int]], config: EngineConfig) ->
     return figures(generated, sum(map(len, prompts)), sum(one.num_cached_tokens or 0 for one in outputs), seconds)
 
 
-def by_chains(chains: Sequence[Chain], config: EngineConfig) -> dict[str, float]:
+def by_chains(chains: Sequence[Chain], config: VllmConfig) -> dict[str, float]:
     """The scheduler on its own, without Spark."""
     from udfs.synthesis.engines.vllm import VllmEngine
 
@@ -188,7 +188,7 @@ def by_chains(chains: Sequence[Chain], config: EngineConfig) -> dict[str, float]
     return {**found, "occupancy": usage.running_seconds / usage.seconds, "preemptions": usage.preemptions}
 
 
-def on_spark(documents: Sequence[Document], config: EngineConfig, rounds: int, root: Path) -> tuple[dict, list[dict]]:
+def on_spark(documents: Sequence[Document], config: VllmConfig, rounds: int, root: Path) -> tuple[dict, list[dict]]:
     """The job, after one small micro-batch that starts the worker and its engine; and the rows it wrote."""
     from jobs.lakehouse.config import LakehouseConfig
     from jobs.lakehouse.lakehouse import Lakehouse
@@ -229,7 +229,7 @@ def on_spark(documents: Sequence[Document], config: EngineConfig, rounds: int, r
     return {**found, "occupancy": counts["engine/occupancy"], "engine_seconds": counts["engine/seconds"]}, rows
 
 
-def prompts_of(rows: Sequence[dict], config: EngineConfig) -> dict[str, list[list[int]]]:
+def prompts_of(rows: Sequence[dict], config: VllmConfig) -> dict[str, list[list[int]]]:
     """The prompts behind rows of ``syntheses``, in two orders: chain by chain, and round by round."""
     form = ExampleFormat(load_tokenizer(config.model))
     chains: dict[str, list[dict]] = defaultdict(list)
@@ -280,7 +280,7 @@ def main() -> None:
     ]
     with tempfile.TemporaryDirectory() as folder:
         model = write_model(Path(folder, "model"), words, arguments.tokens)
-        config = EngineConfig(
+        config = VllmConfig(
             model=str(model),
             max_model_len=2048,
             max_tokens=arguments.tokens + 20,

@@ -160,6 +160,7 @@ def syntheses(chains: list[Chain]) -> "pa.Table":
 
     rest = {
         "chain_length": ROUNDS,
+        "sample": 0,
         "carried": [],
         "status": "ok",
         "finish_reason": "stop",

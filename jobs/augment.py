@@ -1,10 +1,10 @@
 """Render chains of documents and pairs into finished training texts.
 
-Streams ``syntheses`` and writes ``augmented_texts``: one M-shot text per chain and view, and every document without
-pairs as it is. ``synthesize`` commits the rows of a chain together, so a chain is rendered in the micro-batch that
-holds its last row, from all its rows in the table. Of the table only the commits are read that the micro-batch is
-from, so a micro-batch costs the same however long the table has grown. A chain that cannot be rendered goes to
-``rejects``.
+Streams ``syntheses`` and writes ``augmented_texts``: one M-shot text per chain and view, and every document of which no
+sample has pairs as it is. ``synthesize`` commits the rows of a chain together, so a chain is rendered in the
+micro-batch that holds its last row, from all its rows in the table. Of the table only the commits are read that the
+micro-batch is from, so a micro-batch costs the same however long the table has grown. A chain that cannot be rendered
+goes to ``rejects``.
 """
 
 import sys
@@ -44,25 +44,32 @@ def augment(batch: "DataFrame", config: AugmentConfig, job: Job) -> "DataFrame":
 
         chains = (list(members) for _, members in groupby(rows, key=lambda row: row["chain_id"]))
         # The last row is the one of the highest round there is: the document of the planned last round may be a reject.
-        return render_rows((chain for chain in chains if chain[-1]["round"] == chain[0]["arrived"]), settings, views)
+        whole = (chain for chain in chains if chain[-1]["round"] == chain[0]["arrived"])
+        used = ([row for row in chain if row["pairs"] or row["raw"]] for chain in whole)
+        return render_rows(filter(None, used), settings, views)
 
     return map_rows(chain_rows(batch, job), render, "augmented_texts", "rejects")
 
 
 def chain_rows(batch: "DataFrame", job: Job) -> "DataFrame":
     """All rows of the chains in the micro-batch, each chain in one partition and sorted by round; ``arrived`` is the
-    highest round that the micro-batch has of the chain."""
+    highest round that the micro-batch has of the chain, and ``raw`` says whether the row, should it have no pairs,
+    stands for its document: once for all samples, and only if none of them has pairs."""
+    from pyspark.sql import Window
     from pyspark.sql import functions as F
 
     # The rows of a chain are written by one commit, and the rows of a commit have one time: the statistics of the
     # files tell which of them can be left alone. In microseconds, for a time without its zone could mean two.
     written = F.unix_micros("written_at")
-    first, last = batch.agg(F.min(written), F.max(written)).collect()[0]
+    first, last, sampled = batch.agg(F.min(written), F.max(written), F.max(F.col("sample") > 0)).collect()[0]
+    # All samples of a document are in one commit.
+    samples = Window.partitionBy("doc_id", "chunk")
+    alone = (F.max(F.size("pairs")).over(samples) == 0) & (F.col("sample") == F.min("sample").over(samples))
     arrived = batch.groupBy("chain_id").agg(F.max("round").alias("arrived"))
     return (
         job.lakehouse.read("syntheses")
         .where(F.col("written_at").between(F.timestamp_micros(F.lit(first)), F.timestamp_micros(F.lit(last))))
-        .select(*_ROW)
+        .select(*_ROW, (alone if sampled else F.lit(True)).alias("raw"))
         .join(arrived, "chain_id")
         .repartition("chain_id")
         .sortWithinPartitions("chain_id", "round")

@@ -221,8 +221,9 @@ def _score_synthesizer(config: EvaluateConfig, job: Job) -> Iterator[Score]:
     totals = (
         table.groupBy("source")
         .agg(
-            F.count("*").alias("documents"),
-            F.count_distinct("chain_id").alias("chains"),  # a chain has one source
+            # A document and a chain have one source.
+            F.count_distinct("doc_id", "chunk").alias("documents"),
+            F.count_distinct("chain_id").alias("chains"),
             F.sum(F.size("pairs")).alias("pairs"),
             # A pair that a check took out is well-formed all the same.
             F.sum(F.size(F.filter("rejected_pairs", lambda piece: piece["reason"].isin(*REJECTIONS)))).alias(

@@ -1,28 +1,37 @@
 """Write instruction-response pairs about documents.
 
 Streams ``documents`` (the share to convert), forms chains of ``rounds`` documents of one source, has the synthesizer
-read them in carryover rounds, and writes ``syntheses`` and ``rejects``: one row for each document. Chains depend on
-the documents of the micro-batch and on the seed, not on their order or on how they are partitioned.
+read them in carryover rounds, and writes ``syntheses`` and ``rejects``: one row for each document, or for each sample
+of it. Chains depend on the documents of the micro-batch and on the seed, not on their order or on how they are
+partitioned.
 """
 
 import sys
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from jobs.lakehouse.rows import map_rows
 from jobs.lakehouse.stage import Job, Stage, Verb
 from jobs.synthesis.estimate import EstimateOptions, show
 from jobs.synthesis.estimate import estimate as estimated
-from jobs.synthesis.meter import SynthesisMeter
+from jobs.synthesis.meter import SynthesisMeter, documents_left
 from udfs.config import Config, build
 from udfs.errors import ConfigError
-from udfs.synthesis.chains import CHAIN_COLUMN, PARTITION_COLUMN, ROUND_COLUMN, JournalPlace, synthesize_partition
+from udfs.synthesis.chains import (
+    CHAIN_COLUMN,
+    PARTITION_COLUMN,
+    ROUND_COLUMN,
+    SAMPLE_COLUMN,
+    JournalPlace,
+    synthesize_partition,
+)
 from udfs.synthesis.checks import CheckSettings
-from udfs.synthesis.engines import EngineConfig
+from udfs.synthesis.engines.config import EngineConfig
 from udfs.synthesis.engines.endpoint import EndpointConfig
 from udfs.synthesis.engines.rules import RulesConfig, mine_partition
+from udfs.synthesis.engines.vllm import VllmConfig
 from udfs.tokens import load_tokenizer
 
 if TYPE_CHECKING:
@@ -40,13 +49,16 @@ class SynthesizeConfig(Config):
     # `name` tells which engine: vllm (in the Spark workers), endpoint (a server with OpenAI's completions protocol) or
     # rules (mined from the text, no model).
     engine: Annotated[
-        Annotated[EngineConfig, Tag("vllm")]
+        Annotated[VllmConfig, Tag("vllm")]
         | Annotated[EndpointConfig, Tag("endpoint")]
         | Annotated[RulesConfig, Tag("rules")],
         Discriminator(_engine_name),
     ]
     # Documents of a chain, M: 2 for models trained from scratch and 3 for domain adaptation, as published.
     rounds: int = Field(2, ge=1)
+    # Chains made of the same documents, each sampled anew: so many rows of `syntheses` for a document. Needs a
+    # temperature.
+    samples: int = Field(1, ge=1)
     # Tasks the chains are shared out to, each with an engine of its own: one per GPU. On one small machine two engines
     # are slower than one.
     partitions: int = Field(1, ge=1)
@@ -57,15 +69,25 @@ class SynthesizeConfig(Config):
     # Files of `documents` in a micro-batch. Chains are formed inside one, so large ones leave fewer short chains.
     files_per_batch: int = Field(64, ge=1)
 
+    @model_validator(mode="after")
+    def _samples_differ(self) -> "SynthesizeConfig":
+        if self.samples > 1 and not (isinstance(self.engine, EngineConfig) and self.engine.temperature):
+            raise ValueError(
+                f"samples {self.samples}: without sampling every sample of a document would be the same; raise "
+                "engine.temperature of an engine with a model above 0, or set samples to 1"
+            )
+        return self
 
-def with_chains(documents: "DataFrame", rounds: int, partitions: int, seed: int) -> "DataFrame":
+
+def with_chains(documents: "DataFrame", rounds: int, partitions: int, seed: int, samples: int = 1) -> "DataFrame":
     """``documents`` in ``partitions`` partitions, each chain whole in one of them and sorted by round.
 
-    Adds ``chain_key``, ``round`` (from 0) and ``partition``. A chain has ``rounds`` documents of one source, the last
-    one of a source those that remain. Which documents meet, and in which order, follows from a hash of their keys and
-    from nothing else. Partitions have nearly equal shares of the tokens: chains are dealt out from the longest to the
-    shortest, forth and back, and that is also the order in which a partition runs them, so that no long one is left for
-    the end.
+    Adds ``chain_key``, ``round`` (from 0), ``sample`` and ``partition``; a document has a row for each of ``samples``.
+    The samples of a chain are neighbours and begin with the same prompt, which the engine's prefix cache holds. A chain
+    has ``rounds`` documents of one source, the last one of a source those that remain. Which documents meet, and in
+    which order, follows from a hash of their keys and from nothing else. Partitions have nearly equal shares of the
+    tokens: chains are dealt out from the longest to the shortest, forth and back, and that is also the order in which a
+    partition runs them, so that no long one is left for the end.
     """
     from pyspark.sql import Window
     from pyspark.sql import functions as F
@@ -84,8 +106,9 @@ def with_chains(documents: "DataFrame", rounds: int, partitions: int, seed: int)
         .withColumn("_tokens", F.sum("n_tokens").over(chain))
         .withColumn("_rank", F.dense_rank().over(dealt) - 1)
         .withColumn(PARTITION_COLUMN, F.when(turn < partitions, turn).otherwise(2 * partitions - 1 - turn).cast("int"))
-        .withColumn(CHAIN_COLUMN, F.struct("_rank", "source", F.col("_number").alias("number")))
-        .select(*key, CHAIN_COLUMN, ROUND_COLUMN, PARTITION_COLUMN)
+        .withColumn(SAMPLE_COLUMN, F.explode(F.sequence(F.lit(0), F.lit(samples - 1))))
+        .withColumn(CHAIN_COLUMN, F.struct("_rank", "source", F.col("_number").alias("number"), SAMPLE_COLUMN))
+        .select(*key, CHAIN_COLUMN, ROUND_COLUMN, SAMPLE_COLUMN, PARTITION_COLUMN)
     )
     return (
         documents.join(places, key)
@@ -113,17 +136,18 @@ def _chained(documents: "DataFrame", config: SynthesizeConfig) -> "DataFrame":
 
     chosen = documents.filter(F.col("arm") == "convert")
     columns = ("doc_id", "chunk", "source", "domain", "text", "n_tokens")
-    return with_chains(chosen.select(*columns), config.rounds, config.partitions, config.seed)
+    return with_chains(chosen.select(*columns), config.rounds, config.partitions, config.seed, config.samples)
 
 
-def _engine(config: SynthesizeConfig, job: Job) -> EngineConfig | EndpointConfig:
+def _engine(config: SynthesizeConfig, job: Job) -> EngineConfig:
     if isinstance(config.engine, RulesConfig):
         raise ConfigError("--estimate asks what an engine with a model will cost; rules need none. Set engine.name.")
     return config.engine.model_copy(update={"model": str(job.lakehouse.path(config.engine.model))})
 
 
 def preview_rows(config: SynthesizeConfig, job: Job, n: int) -> list[dict[str, Any]]:
-    """The ``syntheses`` rows of ``n`` documents (fewer where some are rejected), round by round; writes nothing."""
+    """The ``syntheses`` rows of ``n`` documents (fewer where some are rejected), all samples of them, round by round;
+    writes nothing."""
     from pyspark.sql import functions as F
 
     documents = job.lakehouse.read("documents").filter(F.col("arm") == "convert")
@@ -158,19 +182,11 @@ def estimate(
         ConfigError: a number that cannot be.
         DataError: nothing is left to convert.
     """
-    from pyspark.sql import functions as F
-
     asked = {"documents": n, "tokens_per_second": tokens_per_second, "price_per_hour": price_per_hour}
     options = build(EstimateOptions, asked, "--estimate")
     _check(config, job)
-    written = job.lakehouse.read("syntheses").select("doc_id", "chunk")
-    rejected = job.lakehouse.read("rejects").filter(F.col("stage") == "synthesize").select("record_id")
-    left = (
-        job.lakehouse.read("documents")
-        .join(written, ["doc_id", "chunk"], "left_anti")
-        .join(rejected, F.concat_ws(":", "doc_id", F.col("chunk").cast("string")) == F.col("record_id"), "left_anti")
-    )
-    found = estimated(_chained(left, config), _engine(config, job), config.checks, config.rounds, options, job)
+    chained, engine = _chained(documents_left(job), config), _engine(config, job)
+    found = estimated(chained, engine, config.checks, config.rounds, config.samples, options, job)
     print(show(found))
 
 
@@ -180,7 +196,7 @@ def _check(config: SynthesizeConfig, job: Job) -> None:
 
 
 def _meter(config: SynthesizeConfig, job: Job) -> SynthesisMeter | None:
-    return None if isinstance(config.engine, RulesConfig) else SynthesisMeter(config, job)
+    return None if isinstance(config.engine, RulesConfig) else SynthesisMeter(config.samples, job)
 
 
 STAGE = Stage(source="documents", writes=("syntheses", "rejects"), transform=synthesize, meter=_meter)

@@ -122,13 +122,14 @@ DOCUMENTS = Table(
 
 SYNTHESES = Table(
     "syntheses",
-    "One row per document of a chain: what the synthesizer wrote about it and what was parsed from that.",
+    "One row per document and sample: what the synthesizer wrote about it in its chain, and what was parsed from that.",
     (
-        Column("chain_id", STRING, "names the chain: a hash of its documents, in order"),
+        Column("chain_id", STRING, "names the chain: a hash of its documents, in order, and of its sample"),
         Column("round", INT, "position in the chain, from 0"),
         Column("chain_length", INT, "documents in the chain"),
         Column("doc_id", STRING, "raw document"),
         Column("chunk", INT, "chunk of the document"),
+        Column("sample", INT, "number among the samples of the document, from 0; a chain is of one sample"),
         Column("source", STRING, "source that all documents of the chain share"),
         Column("domain", STRING, "subject area of the source"),
         Column("carried", ArrayType(STRING), "doc_id:chunk of the earlier documents in the prompt, oldest first"),
@@ -143,7 +144,7 @@ SYNTHESES = Table(
         Column("context", STRING, "document text as it stands in the corpus"),
         Column("completion", STRING, "exactly what was generated"),
     ),
-    key=("doc_id", "chunk"),
+    key=("doc_id", "chunk", "sample"),
     checks={
         "status_known": "status IN ('ok', 'no_pairs', 'truncated_context')",
         "round_in_chain": "round >= 0 AND round < chain_length",

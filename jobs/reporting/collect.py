@@ -101,10 +101,10 @@ def _arms(frame: "DataFrame | None") -> dict[str, Arm] | None:
 def _synthesis(frame: "DataFrame") -> Synthesis:
     from pyspark.sql import functions as F
 
-    chains = frame.agg(F.count_distinct("chain_id")).collect()[0][0]
+    documents, chains = frame.agg(F.count_distinct("doc_id", "chunk"), F.count_distinct("chain_id")).collect()[0]
     per_document = _counted(frame, F.size("pairs"))
     return Synthesis(
-        documents=sum(per_document.values()),
+        documents=documents,
         chains=chains,
         pairs=sum(size * count for size, count in per_document.items()),
         rejected_pairs=_counted(frame.select(F.explode("rejected_pairs.reason").alias("reason")), "reason"),

@@ -102,8 +102,8 @@ def _sections(data: ReportData) -> Iterator[Section]:
     synthesis = data.synthesis
     yield Section(
         "What the synthesizer wrote",
-        "Each document got one completion. It is taken apart into instruction-response pairs; a piece that is not "
-        "exactly one pair is kept as rejected, and nothing is repaired.",
+        "Each document got one completion, or one for each sample. It is taken apart into instruction-response pairs; "
+        "a piece that is not exactly one pair is kept as rejected, and nothing is repaired.",
         (
             Figure(
                 "Pairs per document",

@@ -1,9 +1,9 @@
 """What a synthesis will cost, told from a sample of chains run through the engine, and held against the run afterwards.
 
-Documents and chains are counted, not guessed. Tokens are: the sample is whole chains as the job forms them, so later
-rounds carry what they will carry, and a total is the sample's tokens per token of text times the tokens of all texts
-(a ratio estimate, Cochran, Sampling Techniques, 3rd edition, 6.4; its interval treats chains as clusters). The interval
-tells what sampling leaves open, not what documents yet to come will be like.
+Documents and chains are counted, not guessed (each sample of a document as one). Tokens are: the sample is whole chains
+as the job forms them, so later rounds carry what they will carry, and a total is the sample's tokens per token of text
+times the tokens of all texts (a ratio estimate, Cochran, Sampling Techniques, 3rd edition, 6.4; its interval treats
+chains as clusters). The interval tells what sampling leaves open, not what documents yet to come will be like.
 """
 
 import json
@@ -23,8 +23,7 @@ from udfs.errors import DataError
 from udfs.statistics import Z_95, Estimate
 from udfs.synthesis.chains import JournalPlace, synthesize_partition
 from udfs.synthesis.checks import CheckSettings
-from udfs.synthesis.engines import EngineConfig
-from udfs.synthesis.engines.endpoint import EndpointConfig
+from udfs.synthesis.engines.config import EngineConfig
 from udfs.synthesis.journal import counts
 
 if TYPE_CHECKING:
@@ -72,9 +71,10 @@ def ratio_total(parts: Sequence[float], sizes: Sequence[float], whole: float) ->
 
 def estimate(
     chained: "DataFrame",
-    engine: EngineConfig | EndpointConfig,
+    engine: EngineConfig,
     checks: CheckSettings,
     rounds: int,
+    samples: int,
     options: EstimateOptions,
     job: Job,
 ) -> dict[str, Any]:
@@ -85,6 +85,7 @@ def estimate(
         engine: as the job will run it.
         checks: which pairs later rounds will see.
         rounds: documents of a chain.
+        samples: of each document.
         options: what was asked.
         job: the step.
 
@@ -129,6 +130,7 @@ def estimate(
     speed = options.tokens_per_second or used["generated_tokens"] / used["seconds"]
     found: dict[str, Any] = {
         "documents": totals["documents"],
+        "samples": samples,
         "chains": totals["chains"],
         "sample_documents": len(rows),
         "prompt_tokens": vars(total("n_prompt_tokens")),
@@ -157,8 +159,9 @@ def show(found: Mapping[str, Any]) -> str:
         return f"{value:,.4g}{unit} ({low:,.4g} to {high:,.4g})"
 
     measured = "as measured on the sample, which may not fill the engine" if found["measured"] else "as given"
+    each = f" ({found['samples']} samples of each)" if found["samples"] > 1 else ""
     lines = [
-        f"documents          {found['documents']:,} in {found['chains']:,} chains",
+        f"documents          {found['documents']:,} in {found['chains']:,} chains{each}",
         f"prompt tokens      {tokens('prompt_tokens')}",
         f"completion tokens  {tokens('completion_tokens')}",
         f"engine time        {three('engine_hours', ' h')} at {found['tokens_per_second']:,.1f} tokens/s, {measured}",

@@ -18,6 +18,7 @@ def _synthesis(entry: dict, length: int) -> dict:
     return {
         **entry,
         "chain_length": length,
+        "sample": 0,
         "carried": [],
         "status": "ok" if pairs else "no_pairs",
         "finish_reason": "stop",
@@ -48,6 +49,12 @@ def add(spark, lakehouse):
 
 def chain(name: str, *pairs: list[dict]) -> list[dict]:
     return [_synthesis(row(i, each, chain=name), len(pairs)) for i, each in enumerate(pairs)]
+
+
+def sampled(number: int, *pairs: list[dict] | None) -> list[dict]:
+    """A chain of the same documents as every other sample; None for a document that was rejected."""
+    rows = [row(i, each, chain=f"sample-{number}", doc_id=f"doc-{i}") for i, each in enumerate(pairs)]
+    return [{**_synthesis(one, len(pairs)), "sample": number} for one in rows if one["pairs"] is not None]
 
 
 def test_chains_become_texts_once(lakehouse, run_verb, add) -> None:
@@ -87,6 +94,23 @@ def test_chains_become_texts_once(lakehouse, run_verb, add) -> None:
             assert lost(entry["text"], short) == []
     reject = lakehouse.read("rejects").collect()[0]
     assert (reject["stage"], reject["record_id"], reject["reason"]) == ("augment", "bad", "invalid_chain")
+
+
+def test_a_text_without_pairs_in_any_sample_is_raw_once(lakehouse, run_verb, add) -> None:
+    pairs = mixed_pairs()
+    # Document 0 has pairs in two samples, 1 in none, 2 in one; 3 was rejected in the first and has none in the others.
+    samples = (sampled(0, pairs, [], [], None), sampled(1, pairs, [], pairs, []), sampled(2, [], [], [], []))
+    add([one for chain in samples for one in chain], version=0, files=3)
+    counts = run_verb("augment", {"views": 2, "files_per_batch": 1})
+    rows = lakehouse.read("augmented_texts").collect()
+    assert sorted(entry["doc_ids"] for entry in rows if entry["mode"] == "raw") == [["doc-1:0"], ["doc-3:0"]]
+    assert sorted((entry["chain_id"], *entry["doc_ids"]) for entry in rows if entry["mode"] != "raw") == [
+        ("sample-0", "doc-0:0"),
+        ("sample-0", "doc-0:0"),
+        ("sample-1", "doc-0:0", "doc-2:0"),
+        ("sample-1", "doc-0:0", "doc-2:0"),
+    ]
+    assert counts["augmented_texts"] == len({entry["text_id"] for entry in rows}) == 6
 
 
 def test_only_the_commits_of_the_micro_batch_are_read(lakehouse, add) -> None:

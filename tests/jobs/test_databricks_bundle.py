@@ -6,15 +6,20 @@ from typing import Any
 import pytest
 import yaml
 
+from jobs.lakehouse.session import load_target
 from jobs.pipeline import VERBS
 from udfs.config import read
 
 ROOT = Path(__file__).parents[2]
 
 
-def _tasks() -> list[dict[str, Any]]:
+def _job() -> dict[str, Any]:
     bundle = yaml.safe_load((ROOT / "databricks.yml").read_text(encoding="utf-8"))
-    return list(bundle["resources"]["jobs"]["instruction_pretraining"]["tasks"])
+    return dict(bundle["resources"]["jobs"]["instruction_pretraining"])
+
+
+def _tasks() -> list[dict[str, Any]]:
+    return list(_job()["tasks"])
 
 
 def test_every_step_of_the_pipeline_is_one_task(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -38,3 +43,13 @@ def test_a_task_waits_for_earlier_tasks_only() -> None:
     for task in _tasks():
         assert {entry["task_key"] for entry in task.get("depends_on", ())} <= seen
         seen.add(task["task_key"])
+
+
+def test_the_gpu_cluster_has_the_settings_of_the_gpu_target(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("IPT_MASTER", "IPT_GPU_DISCOVERY"):
+        monkeypatch.setenv(name, "given")
+    expected = load_target("gpu-cluster").settings
+    clusters = {cluster["job_cluster_key"]: cluster["new_cluster"] for cluster in _job()["job_clusters"]}
+    found = clusters["gpu"]["spark_conf"]
+    assert found.items() <= expected.items()
+    assert {"spark.task.resource.gpu.amount", "spark.speculation", "spark.task.maxFailures"} <= set(found)

@@ -51,6 +51,7 @@ def _append_syntheses(lakehouse: Lakehouse, almanac: Path) -> dict[str, int]:
                 "chunk": 0,
                 "source": "almanac",
                 "domain": "people",
+                "sample": 0,
                 "carried": [],
                 "status": "ok",
                 "finish_reason": "stop",

@@ -23,6 +23,7 @@ def synthesis(number: int, completion: str = COMPLETION, status: str | None = No
         "chunk": 0,
         "context": TEXT,
         "chain_length": 9,
+        "sample": 0,
         "carried": [],
         "status": status or ("ok" if read.pairs else "no_pairs"),
         "finish_reason": "length",

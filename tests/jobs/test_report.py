@@ -34,6 +34,7 @@ def _synthesis(number: int, pairs: int, rejected: int) -> dict[str, Any]:
         "chunk": 0,
         "source": "almanac",
         "domain": "people",
+        "sample": 0,
         "carried": [],
         "status": "ok" if pairs else "no_pairs",
         "finish_reason": "stop",

@@ -200,6 +200,7 @@ def test_the_command_shows_where_a_token_came_from(
             "chunk": 0,
             "source": "towns",
             "domain": "geography",
+            "sample": 0,
             "carried": [],
             "status": "ok",
             "n_prompt_tokens": 1,

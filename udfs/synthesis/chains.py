@@ -12,14 +12,14 @@ from itertools import groupby
 
 from udfs.hashing import identifier
 from udfs.synthesis.checks import CheckSettings
-from udfs.synthesis.engines import EngineConfig, cached_engine, restarted_engine
-from udfs.synthesis.engines.endpoint import EndpointConfig
+from udfs.synthesis.engines import cached_engine, restarted_engine
+from udfs.synthesis.engines.config import EngineConfig
 from udfs.synthesis.journal import Journal, NoJournal
 from udfs.synthesis.rounds import ChainSettings, Row
 from udfs.synthesis.scheduler import Outcome, Scheduler
 
-# Columns by which the documents of a chain find together, and the partition of the chain.
-CHAIN_COLUMN, ROUND_COLUMN, PARTITION_COLUMN = "chain_key", "round", "partition"
+# Columns by which the documents of a chain find together, which of their samples it is, and the partition of the chain.
+CHAIN_COLUMN, ROUND_COLUMN, SAMPLE_COLUMN, PARTITION_COLUMN = "chain_key", "round", "sample", "partition"
 
 
 @dataclass(frozen=True)
@@ -40,14 +40,16 @@ class Document:
 
 @dataclass(frozen=True)
 class Chain:
-    """Documents of one source, in the order of their rounds."""
+    """Documents of one source, in the order of their rounds; ``sample`` numbers the chains of the same documents."""
 
     documents: tuple[Document, ...]
+    sample: int = 0
 
     @property
     def chain_id(self) -> str:
-        """Names the chain: a hash of its documents, in order."""
-        return identifier(*(document.key for document in self.documents))
+        """Names the chain: a hash of its documents, in order, and of its sample."""
+        keys = [document.key for document in self.documents]
+        return identifier(*keys, f"sample {self.sample}") if self.sample else identifier(*keys)
 
 
 @dataclass(frozen=True)
@@ -59,12 +61,13 @@ class JournalPlace:
 
 
 def synthesize_partition(
-    rows: Iterable[Row], config: EngineConfig | EndpointConfig, checks: CheckSettings, place: JournalPlace | None
+    rows: Iterable[Row], config: EngineConfig, checks: CheckSettings, place: JournalPlace | None
 ) -> Iterator[Outcome]:
     """Run the chains of one partition in this process's engine; no engine is started for a partition without rows.
 
     Args:
-        rows: documents with the columns ``chain_key``, ``round`` and ``partition``, sorted by the first two.
+        rows: documents with the columns ``chain_key``, ``round``, ``sample`` and ``partition``, sorted by the first
+            two.
         config: the engine.
         checks: which pairs are kept.
         place: the journal; None where nothing is kept.
@@ -84,4 +87,6 @@ def synthesize_partition(
 def chains_of(rows: Iterable[Row]) -> Iterator[Chain]:
     """Neighbouring rows with the same ``chain_key``, as chains."""
     for _, members in groupby(rows, key=lambda row: row[CHAIN_COLUMN]):
-        yield Chain(tuple(Document(**{name: row[name] for name in Document.__dataclass_fields__}) for row in members))
+        found = list(members)
+        documents = (Document(**{name: row[name] for name in Document.__dataclass_fields__}) for row in found)
+        yield Chain(tuple(documents), found[0][SAMPLE_COLUMN])

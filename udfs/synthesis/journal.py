@@ -3,8 +3,8 @@
 A folder beside the tables with a file for each attempt of each task, written to by nobody else and only appended to.
 A completion is in it before anything else happens to it, so a worker, executor or driver that is killed loses no more
 than the requests that were with the engine. The next attempt finds a completion by what was asked (engine, document and
-prompt): another model, other sampling or another chain never takes it for its own. The runner removes the folder when
-the micro-batch is in the tables.
+prompt): another model, other sampling, another sample or another chain never takes it for its own. The runner removes
+the folder when the micro-batch is in the tables.
 
 A line is a CRC-32 in 8 hexadecimal digits, a space and a JSON array: ``["begun", key, whether by itself]`` when a
 prompt goes to the engine, ``["completion", key, ...]``, ``["counts", {name: sum since the file was begun}]`` and, where

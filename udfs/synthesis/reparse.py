@@ -7,6 +7,7 @@ from udfs.rejects import reject
 from udfs.synthesis.checks import CheckSettings, read_pairs
 from udfs.synthesis.contamination import load_evaluation_sets
 from udfs.synthesis.pairs import Pair, Rejected, build
+from udfs.synthesis.rounds import record_id
 
 Row = dict[str, Any]
 
@@ -41,7 +42,7 @@ def reparse_rows(
             text = build([pair])
             rejected.append({"text": text, "reason": "contaminated"})
             if text not in told:
-                record = f"{row['doc_id']}:{row['chunk']}"
+                record = record_id(f"{row['doc_id']}:{row['chunk']}", row["sample"])
                 hits.append(reject(STAGE, record, "contaminated", f'shares "{hit.words}" with {hit.item}', text))
         status = ("truncated_context" if row["status"] == "truncated_context" else "ok") if pairs else "no_pairs"
         new = {"pairs": pairs, "rejected_pairs": rejected, "status": status}

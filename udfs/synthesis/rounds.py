@@ -4,14 +4,19 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from udfs.synthesis.checks import CheckSettings, read_pairs
-from udfs.synthesis.engines import Completion, EngineConfig
+from udfs.synthesis.engines import Completion
+from udfs.synthesis.engines.config import EngineConfig
 from udfs.synthesis.prompts import ExampleFormat, Input
 
 if TYPE_CHECKING:
     from udfs.synthesis.chains import Chain, Document
-    from udfs.synthesis.engines.endpoint import EndpointConfig
 
 Row = dict[str, Any]
+
+
+def record_id(key: str, sample: int) -> str:
+    """Names a document (``doc_id:chunk``) in ``rejects``; further samples of it by their number as well."""
+    return f"{key}#{sample}" if sample else key
 
 
 @dataclass(frozen=True)
@@ -29,7 +34,7 @@ class ChainSettings:
     checks: CheckSettings = field(default_factory=CheckSettings)
 
     @classmethod
-    def of(cls, config: "EngineConfig | EndpointConfig", checks: CheckSettings) -> "ChainSettings":
+    def of(cls, config: EngineConfig, checks: CheckSettings) -> "ChainSettings":
         """The settings that fit an engine."""
         return cls(config.max_model_len, config.max_tokens, checks)
 
@@ -69,6 +74,16 @@ class RunningChain:
     def document(self) -> "Document":
         """The document of the round."""
         return self._chain.documents[self._round]
+
+    @property
+    def sample(self) -> int:
+        """Which sample of its documents the chain is."""
+        return self._chain.sample
+
+    @property
+    def record_id(self) -> str:
+        """Names the document, and the sample of it, among all that are asked for."""
+        return record_id(self.document.key, self.sample)
 
     @property
     def prompt(self) -> list[int]:
@@ -116,6 +131,7 @@ class RunningChain:
             "chain_length": len(self._chain.documents),
             "doc_id": document.doc_id,
             "chunk": document.chunk,
+            "sample": self.sample,
             "source": document.source,
             "domain": document.domain,
             "carried": [key for key, _ in self._history],

@@ -183,7 +183,7 @@ class Scheduler:
         while running.begin():
             refusal = running.prepare()
             if refusal is None:
-                running.key = self._journal.key(running.document.key, running.prompt)
+                running.key = self._journal.key(running.record_id, running.prompt)
                 known = self._journal.take(running.key, "")
                 if known is not None:
                     self._counts["recovered"] += 1
@@ -207,7 +207,7 @@ class Scheduler:
         request_id = next(self._request_ids)
         self._journal.begin(running.key, running.attempts.deaths >= DEATHS_TO_SUSPECT)
         try:
-            self._engine.submit(request_id, running.prompt, self._settings.max_tokens)
+            self._engine.submit(request_id, running.prompt, self._settings.max_tokens, running.sample)
         except RequestRefused as error:
             return str(error)
         self._active[request_id] = running
@@ -278,7 +278,7 @@ class Scheduler:
 
     def _rejected(self, running: RunningChain, reason: str, detail: str) -> Outcome:
         self._counts["rejects"] += 1
-        return "rejects", reject(STAGE, running.document.key, reason, detail, payload=running.document.text)
+        return "rejects", reject(STAGE, running.record_id, reason, detail, payload=running.document.text)
 
     def _sums(self) -> dict[str, float]:
         return {**self._counts, **asdict(self._usage + (self._engine.usage() - self._base))}

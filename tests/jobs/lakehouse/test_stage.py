@@ -1,6 +1,8 @@
 """The stage runner against a real session: every micro-batch ends up in the tables exactly once."""
 
 import json
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from pyspark.errors import PySparkException
@@ -8,6 +10,7 @@ from pyspark.errors import PySparkException
 from jobs.lakehouse.rows import map_rows, without_duplicates
 from jobs.lakehouse.stage import Job, Stage, run_stage
 from udfs.config import Config
+from udfs.errors import EnvironmentProblem
 from udfs.rejects import reject
 
 
@@ -87,6 +90,30 @@ def test_stage_accounts_for_every_record_and_adds_nothing_twice(lakehouse):
     _write(lakehouse, "c.txt", ["four", "one"])
     assert run_stage(STAGE, _job(lakehouse))["instructions"] == 1
     assert _questions(lakehouse) == ["four", "one", "three", "two"]
+
+
+def test_records_that_arrive_while_a_step_goes_on_are_taken_up(lakehouse):
+    def until(questions: list[str]) -> None:
+        deadline = time.monotonic() + 120
+        while _questions(lakehouse) != questions:
+            assert time.monotonic() < deadline and not running.done(), _questions(lakehouse)
+            time.sleep(0.2)
+
+    _write(lakehouse, "a.txt", ["one"])
+    job = _job(lakehouse)
+    job.continuous = 1
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(run_stage, STAGE, job)
+        try:
+            until(["one"])
+            with pytest.raises(EnvironmentProblem, match="step split is being run by process"):
+                run_stage(STAGE, _job(lakehouse))
+            _write(lakehouse, "b.txt", ["two", "one"])
+            until(["one", "two"])
+        finally:
+            for query in lakehouse._session().streams.active:
+                query.stop()
+        assert running.result()["instructions"] == 2
 
 
 def test_batch_interrupted_between_two_tables_is_finished_and_not_recomputed(lakehouse, monkeypatch):

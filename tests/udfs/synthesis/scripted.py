@@ -25,7 +25,7 @@ class ScriptedEngine:
         self.aborted: list[str] = []
         self.generated = 0
 
-    def submit(self, request_id, prompt_ids, max_tokens):
+    def submit(self, request_id, prompt_ids, max_tokens, sample=0):
         if "refuse me" in TOKENIZER.decode(prompt_ids).rsplit("<CON>", 1)[-1]:
             raise RequestRefused("refused")
         assert request_id not in self.prompts

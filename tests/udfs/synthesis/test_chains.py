@@ -1,5 +1,6 @@
 from collections import Counter
 from math import ceil
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -11,8 +12,9 @@ from udfs.config import build
 from udfs.hashing import identifier, unit
 from udfs.synthesis.chains import Chain, Document, chains_of, synthesize_partition
 from udfs.synthesis.checks import CheckSettings
-from udfs.synthesis.engines import EngineConfig, cached_engine
-from udfs.synthesis.journal import NoJournal
+from udfs.synthesis.engines import cached_engine
+from udfs.synthesis.engines.vllm import VllmConfig
+from udfs.synthesis.journal import Journal, NoJournal
 from udfs.synthesis.pairs import build as build_pairs
 from udfs.synthesis.pairs import make_pair
 from udfs.synthesis.prompts import ExampleFormat
@@ -35,8 +37,23 @@ def run(chains, engine, limits: ChainSettings) -> list:
 
 
 PAIR = build_pairs([make_pair("Who?", "Ann")])
-ANSWERS = [(PAIR, "stop"), (PAIR + "\n\n<QUE> an", "length"), ("", "stop"), ("never ends " * 20, "length")]
-ODD_TEXTS = ["a text", " \n ", "refuse me", "<QUE> q <ANS> a </END></s>", "\x00\x07", "اللغة 中文 🙂" * 3, "x" * 3000]
+ANSWERS = [
+    (PAIR, "stop"),
+    (PAIR + "\n\n<QUE> an", "length"),
+    ("", "stop"),
+    ("never ends " * 20, "length"),
+    (f"{PAIR}\n\n{PAIR}\n\n<QUE> Why? <ANS>  </END>\n\n<QUE>  <ANS> Ann </END>", "stop"),
+]
+ODD_TEXTS = [
+    "a text",
+    "",
+    " \n ",
+    "refuse me",
+    "<QUE> q <ANS> a </END></s>",
+    "\x00\x07",
+    "اللغة 中文 🙂" * 3,
+    "x" * 3000,
+]
 
 
 @given(
@@ -59,7 +76,7 @@ def test_every_document_ends_as_one_row(texts, rounds, batch, salt):
     for ids in engine.prompts.values():
         assert len(ids) + 64 <= 400
         assert ids[0] == FORM.bos_id and ids.count(FORM.bos_id) == ids.count(FORM.eos_id) + 1
-    expected = {"refuse me": "engine_error", " \n ": "empty_text"}
+    expected = {"refuse me": "engine_error", "": "empty_text", " \n ": "empty_text"}
     rejected = {row["record_id"]: row["reason"] for table, row in outcomes if table == "rejects"}
     assert rejected == {one.key: expected[one.text] for one in documents if one.text in expected}
     for row in (row for table, row in outcomes if table == "syntheses"):
@@ -70,6 +87,36 @@ def test_every_document_ends_as_one_row(texts, rounds, batch, salt):
         )
         earlier = [one.key for one in documents[number - number % rounds : number]]
         assert row["carried"] == [key for key in earlier if key in row["carried"]]
+
+
+def test_samples_of_a_document_are_chains_of_their_own(tmp_path: Path):
+    """Same documents, same first prompt; each goes on with its own completions, which the journal tells apart."""
+    asked: list[tuple[int, list[int]]] = []
+
+    class Sampled(ScriptedEngine):
+        def submit(self, request_id, prompt_ids, max_tokens, sample=0):
+            asked.append((sample, list(prompt_ids)))
+            super().submit(request_id, prompt_ids, max_tokens)
+
+    documents = (document(0), document(1, " "), document(2))
+    samples = [Chain(documents, sample) for sample in range(3)]
+    names = iter(range(99))
+    engine = Sampled(lambda prompt: (build_pairs([make_pair("Who?", f"Ann {next(names)}")]), "stop"))
+    outcomes = list(Scheduler(engine, ChainSettings(2000, 64), Journal(tmp_path, 0, 1, {})).run(iter(samples)))
+    rows = [row for table, row in outcomes if table == "syntheses"]
+    assert Counter((row["doc_id"], row["sample"]) for row in rows) == Counter(
+        (name, sample) for name in ("d0", "d2") for sample in range(3)
+    )
+    assert len({row["chain_id"] for row in rows}) == 3 and samples[0].chain_id == identifier(*["d0:0", "d1:1", "d2:2"])
+    assert {row["record_id"] for table, row in outcomes if table == "rejects"} == {"d1:1", "d1:1#1", "d1:1#2"}
+    prompts = {sample: [prompt for one, prompt in asked if one == sample] for sample in range(3)}
+    assert prompts[0][0] == prompts[1][0] == prompts[2][0]
+    assert len({tuple(prompts[sample][1]) for sample in range(3)}) == 3
+
+    idle = Sampled(lambda prompt: ("", "stop"))
+    again = list(Scheduler(idle, ChainSettings(2000, 64), Journal(tmp_path, 0, 1, {})).run(iter(samples)))
+    found = {(row["chain_id"], row["round"]): row["completion"] for table, row in again if table == "syntheses"}
+    assert not idle.prompts and found == {(row["chain_id"], row["round"]): row["completion"] for row in rows}
 
 
 @pytest.mark.parametrize(("n", "m"), [(4, 3), (7, 3), (5, 4), (31, 5), (2, 5), (1, 1), (0, 2)])
@@ -155,22 +202,21 @@ def test_rows_of_a_chain_are_neighbours():
             "text": "t",
             "chain_key": {"number": n // 2},
             "round": n % 2,
+            "sample": 1,
         }
         for n in range(5)
     ]
-    assert [[one.doc_id for one in chain.documents] for chain in chains_of(rows)] == [
-        ["d0", "d1"],
-        ["d2", "d3"],
-        ["d4"],
-    ]
+    chains = list(chains_of(rows))
+    assert [[one.doc_id for one in chain.documents] for chain in chains] == [["d0", "d1"], ["d2", "d3"], ["d4"]]
+    assert {chain.sample for chain in chains} == {1}
 
 
 def test_no_engine_is_started_for_an_empty_partition():
-    assert list(synthesize_partition(iter(()), EngineConfig(model="there is none"), CheckSettings(), None)) == []
+    assert list(synthesize_partition(iter(()), VllmConfig(model="there is none"), CheckSettings(), None)) == []
 
 
 def test_chains_on_the_real_engine(engine_settings):
-    config = build(EngineConfig, engine_settings, "engine")
+    config = build(VllmConfig, engine_settings, "engine")
     engine = cached_engine(config)
     documents = [document(1000 + k) for k in range(30)]
     documents[10] = document(1010, f"This is about Ann. <QUE> x <ANS> y </END> </s> {'Ann went to Rome. ' * 90}")

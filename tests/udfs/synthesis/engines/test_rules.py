@@ -140,9 +140,12 @@ WORDS = st.sampled_from(
 )  # fmt: skip
 
 
+ROW = {"source": "s", "domain": "x", "chain_key": 1, "sample": 0}
+
+
 @given(st.lists(WORDS, max_size=60).map(" ".join))
 def test_any_text(text):
-    row = {"doc_id": "d", "chunk": 0, "source": "s", "domain": "x", "text": text, "chain_key": 1, "round": 0}
+    row = {**ROW, "doc_id": "d", "chunk": 0, "text": text, "round": 0}
     ((table, out),) = mine_partition([row], RulesConfig(), CheckSettings())
     if not text.strip():
         assert (table, out["reason"]) == ("rejects", "empty_text")
@@ -153,10 +156,7 @@ def test_any_text(text):
 
 
 def test_rows_of_a_chain():
-    rows = [
-        {"doc_id": f"d{n}", "chunk": n, "source": "s", "domain": "x", "text": TEXT, "chain_key": 1, "round": n}
-        for n in range(3)
-    ]
+    rows = [{**ROW, "doc_id": f"d{n}", "chunk": n, "text": TEXT, "round": n} for n in range(3)]
     outcomes = [row for _, row in mine_partition(rows, RulesConfig(), CheckSettings())]
     assert len({row["chain_id"] for row in outcomes}) == 1
     assert [(row["round"], row["chain_length"], row["carried"]) for row in outcomes] == [(n, 3, []) for n in range(3)]

@@ -42,8 +42,8 @@ def mine_partition(
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """``(table, row)`` with table ``syntheses`` or ``rejects``, one for each document.
 
-    ``rows`` are documents with the columns ``chain_key`` and ``round``, sorted by both. Every document is read alone:
-    nothing is carried from one round to the next.
+    ``rows`` are documents with the columns ``chain_key``, ``round`` and ``sample``, sorted by the first two. Every
+    document is read alone: nothing is carried from one round to the next.
     """
     bank = load_rules(config.language)
     engine = {
@@ -68,6 +68,7 @@ def mine_partition(
                     "chain_length": len(chain.documents),
                     "doc_id": document.doc_id,
                     "chunk": document.chunk,
+                    "sample": chain.sample,
                     "source": document.source,
                     "domain": document.domain,
                     "carried": [],
