@@ -1,10 +1,12 @@
-"""``collect``: streams question-answering sets into ``tuning_examples`` and general instructions into ``instructions``.
+"""``collect``: streams question-answering sets into ``tuning_examples``, general instructions into ``instructions``,
+and chat data into ``conversations``.
 
 Question-answering sets hold records ``{"context", "QA_list": [{"Q", "A"}, ...]}``, in the Hub's layout
 (``<dataset>/shard/*.jsonl``) or any file format ``ingest`` reads, or are published sets that are recast on the way.
 Of the published tuning collection all 35 folders must be there, or those that are asked for. General instructions hold
 ``{"question", "response"}``, as OpenOrca does, or ``conversations``, as LIMA and WizardLM's evolved instructions do; a
-system prompt beside them is dropped.
+system prompt beside them is dropped. Conversations hold ``messages``, or ``prompt`` and ``completion``, as the sets of
+Instruction Modelling do (``udfs.text.messages``).
 """
 
 import sys
@@ -25,7 +27,7 @@ from udfs.text.tuning import STAGE, tuning_rows
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
-_TABLES = ("tuning_examples", "instructions")
+_KEYS = {"tuning_examples": "example_id", "instructions": "instruction_id", "conversations": "conversation_id"}
 
 
 class CollectConfig(Config):
@@ -47,8 +49,8 @@ def _transform(files: "DataFrame", config: CollectConfig, job: Job) -> "DataFram
         for row in rows:
             yield from tuning_rows(row["path"], sources)
 
-    outcome = map_rows(files, read, *_TABLES, "rejects")
-    for table, key in zip(_TABLES, ("example_id", "instruction_id"), strict=True):
+    outcome = map_rows(files, read, *_KEYS, "rejects")
+    for table, key in _KEYS.items():
         outcome = without_duplicates(outcome, table, key, job.lakehouse.read(table), STAGE)
     return outcome
 
@@ -62,7 +64,7 @@ def _check(config: CollectConfig, job: Job) -> None:
 VERB = Verb(
     name="collect",
     config=CollectConfig,
-    stage=Stage(source=_source, writes=(*_TABLES, "rejects"), transform=_transform, reads=_TABLES),
+    stage=Stage(source=_source, writes=(*_KEYS, "rejects"), transform=_transform, reads=tuple(_KEYS)),
     check=_check,
 )
 

@@ -42,7 +42,7 @@ _GENERATION = "data-"
 class ShardConfig(Config):
     """Settings of one shard set."""
 
-    table: Literal["documents", "augmented_texts", "instructions", "tuning_examples"]
+    table: Literal["documents", "augmented_texts", "instructions", "tuning_examples", "conversations"]
     # Tokens of a row; the trainer's sequence length.
     sequence_length: int = Field(ge=8)
     # Hugging Face folder or sentencepiece model, below the root unless absolute.
@@ -50,7 +50,7 @@ class ShardConfig(Config):
     # The set's name; without it the step's name, less a leading "shard-".
     name: str | None = Field(None, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
     filter: RowFilter = RowFilter()
-    # Tuning examples only: the synthesizer's format with a role per token, instead of natural text.
+    # A role for each token: tuning examples in the synthesizer's format instead of natural text; conversations always.
     roles: bool = False
     # With roles: most examples of one dataset in a few-shot sequence; the number is drawn from 1 to this.
     shots: int = Field(1, ge=1)
@@ -69,14 +69,16 @@ class ShardConfig(Config):
         for column in self.filter.chosen():
             if column not in columns:
                 raise ValueError(f"filter.{column}: {self.table} has no such column")
-        if self.roles and self.table != "tuning_examples":
-            raise ValueError(f"roles: only tuning_examples have roles, not {self.table}")
+        if self.roles and self.table not in ("tuning_examples", "conversations"):
+            raise ValueError(f"roles: only tuning_examples and conversations have roles, not {self.table}")
+        if self.table == "conversations" and not self.roles:
+            raise ValueError("roles: conversations are learned by role; set roles: true")
         if self.roles and self.packing != "best_fit":
             raise ValueError("packing: examples with roles must stay whole, so they need best_fit")
         if self.contexts_per_dataset is not None and self.table != "tuning_examples":
             raise ValueError(f"contexts_per_dataset: only tuning_examples have contexts, not {self.table}")
-        if self.shots > 1 and not self.roles:
-            raise ValueError("shots: only examples with roles are joined; set roles: true")
+        if self.shots > 1 and (not self.roles or self.table == "conversations"):
+            raise ValueError("shots: only tuning_examples with roles are joined; set roles: true")
         return self
 
 

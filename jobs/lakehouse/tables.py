@@ -38,6 +38,7 @@ def _struct(**fields: DataType) -> StructType:
 PAIR = _struct(instruction=STRING, response=STRING, format=STRING, grounding=DOUBLE, length_ratio=DOUBLE)
 REJECTED_PAIR = _struct(text=STRING, reason=STRING)
 QUESTION = _struct(Q=STRING, A=STRING)
+MESSAGE = _struct(role=STRING, content=STRING)
 ENGINE = _struct(
     name=STRING,
     model=STRING,
@@ -204,6 +205,21 @@ INSTRUCTIONS = Table(
     checks={"question_not_empty": "length(question) > 0", "response_not_empty": "length(response) > 0"},
 )
 
+CONVERSATIONS = Table(
+    "conversations",
+    "Chat data for instruction tuning, turn by turn.",
+    (
+        Column("conversation_id", STRING, "hash of dataset, roles and contents"),
+        Column("dataset", STRING, "name of the set, the record's own where it has one"),
+        Column("record", STRING, "the record's own id", nullable=True),
+        Column("messages", ArrayType(MESSAGE), "turns; role: system, user, assistant, or prompt and completion"),
+        Column("license", STRING, "licence of the set", nullable=True),
+        Column("uri", STRING, "file and record number"),
+    ),
+    key=("conversation_id",),
+    checks={"has_messages": "size(messages) > 0"},
+)
+
 TOKEN_SHARDS = Table(
     "token_shards",
     "Shard files written for the trainer, with what is in them and where it came from.",
@@ -264,6 +280,7 @@ TABLES: dict[str, Table] = {
         AUGMENTED_TEXTS,
         TUNING_EXAMPLES,
         INSTRUCTIONS,
+        CONVERSATIONS,
         TOKEN_SHARDS,
         EVALUATIONS,
         REJECTS,

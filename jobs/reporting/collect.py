@@ -58,6 +58,7 @@ _READ = (
     "augmented_texts",
     "tuning_examples",
     "instructions",
+    "conversations",
     "token_shards",
     "evaluations",
     "rejects",
@@ -79,6 +80,7 @@ def _collected(tables: "Mapping[str, DataFrame]") -> dict[str, int] | None:
     counts = {
         **(_counted(tables.get("tuning_examples"), "dataset") or {}),
         **(_counted(tables.get("instructions"), "source") or {}),
+        **(_counted(tables.get("conversations"), "dataset") or {}),
     }
     return counts or None
 

@@ -105,7 +105,7 @@ class ReportData:
     """Everything a report shows."""
 
     received: Mapping[str, int] | None = None  # source -> raw documents
-    collected: Mapping[str, int] | None = None  # dataset or source -> tuning examples and instructions
+    collected: Mapping[str, int] | None = None  # dataset or source -> examples, instructions, conversations
     rejects: Mapping[tuple[str, str], int] | None = None  # (verb, reason) -> records
     arms: Mapping[str, Arm] | None = None
     document_tokens: Histogram | None = None

@@ -90,7 +90,7 @@ def _sections(data: ReportData) -> Iterator[Section]:
         "silently.",
         (
             Figure("Raw documents by source", plots.bars(data.received) if data.received else None),
-            Figure("Tuning examples and instructions by set", plots.bars(data.collected) if data.collected else None),
+            Figure("Tuning examples, instructions and conversations by set", plots.bars(data.collected) if data.collected else None),
             Figure("Rejected records by verb and reason", _rejects(data)),
             Figure(
                 "Length of documents, tokens",

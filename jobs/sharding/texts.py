@@ -18,9 +18,10 @@ TEXTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "augmented_texts": (("text_id",), ("text",)),
     "instructions": (("instruction_id",), ("question", "response")),
     "tuning_examples": (("example_id",), ("dataset", "context", "QA_list")),
+    "conversations": (("conversation_id",), ("messages",)),
 }
 # The column that says whose a row is, where it is not `source`.
-_OWNER = {"tuning_examples": "dataset"}
+_OWNER = {"tuning_examples": "dataset", "conversations": "dataset"}
 
 
 class RowFilter(Config):

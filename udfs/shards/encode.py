@@ -1,4 +1,4 @@
-"""Encoding: rows of a table to texts of token ids, each with exactly one BOS and one EOS.
+"""Encoding: rows of a table to texts of token ids, each with exactly one BOS and, but for conversations, one EOS.
 
 How a row becomes a text depends on its table:
 
@@ -7,6 +7,7 @@ How a row becomes a text depends on its table:
 - ``tuning_examples`` with roles: the synthesizer's own format, ids and roles; several examples of one dataset
   are joined into a few-shot sequence, where each keeps its BOS and EOS
 - ``tuning_examples`` without roles: context and pairs rendered through the template bank, as natural text
+- ``conversations``: ``udfs.templates.chat``, ids and roles, an EOS after each reply
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -18,11 +19,12 @@ import numpy as np
 from udfs.errors import DataError
 from udfs.hashing import unit
 from udfs.rejects import reject
-from udfs.shards.format import ShardSpec
+from udfs.shards.format import ROLES, ShardSpec
 from udfs.shards.pack import Text
 from udfs.synthesis.pairs import make_pair
 from udfs.synthesis.prompts import ExampleFormat
 from udfs.templates.bank import load_bank
+from udfs.templates.chat import Part, parts
 from udfs.templates.render import RenderSettings, render_chain
 
 if TYPE_CHECKING:
@@ -61,6 +63,8 @@ def encode(
     if settings.table == "tuning_examples" and settings.roles:
         examples = _examples(rows, tokenizer, spec, rejected)
         return few_shot(examples, settings, spec.sequence_length)
+    if settings.table == "conversations":
+        return _conversations(rows, tokenizer, spec, rejected)
     return encode_texts(_plain_texts(rows, settings, rejected), tokenizer, spec)
 
 
@@ -133,6 +137,40 @@ def _examples(
             rejected(reject("shard", row["id"], "does_not_fit", detail, row["context"]))
             continue
         yield row["dataset"], Text(np.array(ids, spec.dtype), row["id"], np.array(roles, np.uint8))
+
+
+def _conversations(rows: Iterable[Row], tokenizer: "Tokenizer", spec: ShardSpec, rejected: Reject) -> Iterator[Text]:
+    """Conversations up to the last reply that fits whole; what is left of a longer one is rejected."""
+    for row in rows:
+        ids, roles = [tokenizer.bos_id], [ROLES.index("template")]
+        conversation = parts(row["messages"])
+        fitting = 0
+        for part in conversation:
+            more, kinds = _part(part, tokenizer)
+            if len(ids) + len(more) > spec.sequence_length:
+                break
+            ids += more
+            roles += kinds
+            fitting += 1
+        if fitting < len(conversation):
+            rest = "".join(part.text for part in conversation[fitting:])
+            detail = f"only {fitting} of {len(conversation)} parts fit the sequence length of {spec.sequence_length}"
+            rejected(reject("shard", f"{row['id']}/{fitting}", "does_not_fit", detail, rest))
+        if fitting:
+            yield Text(np.array(ids, spec.dtype), row["id"], np.array(roles, np.uint8))
+
+
+def _part(part: Part, tokenizer: "Tokenizer") -> tuple[list[int], list[int]]:
+    """Ids and roles of a part, EOS included."""
+    text = part.text
+    numbers = [ROLES.index(role) for span, role in part.spans for _ in span]
+    ids, offsets = tokenizer.offsets(text)
+    roles = []
+    for start, end in offsets:
+        # A space and a word can be one token, and so can a word and a line break: it is the word's.
+        last = start + len(text[start:end].rstrip()) - 1 if text[start:end].strip() else end - 1
+        roles.append(numbers[max(start, last)])
+    return ([*ids, tokenizer.eos_id], [*roles, ROLES.index("response")]) if part.ends else (ids, roles)
 
 
 def _plain_texts(rows: Iterable[Row], settings: EncodeSettings, rejected: Reject) -> Iterator[tuple[str, str]]:

@@ -122,9 +122,9 @@ class TableSource(Config):
 
 
 class TuningSource(FileSource):
-    """Question-answering sets, or general instructions."""
+    """Question-answering sets, general instructions, or conversations."""
 
-    kind: Literal["examples", "instructions"]
+    kind: Literal["examples", "instructions", "conversations"]
     # The path is the tuning collection in the Hub's layout: its folders must be those that are published, by name.
     collection: bool = False
     # Of the collection, only these; without it all 35.
@@ -136,6 +136,8 @@ class TuningSource(FileSource):
             raise ValueError("`datasets` chooses from the tuning collection; set collection: true")
         if self.collection and (self.kind != "examples" or self.name is not None or self.is_recast):
             raise ValueError("the tuning collection holds `examples` under names of their own: give no name or format")
+        if self.kind == "conversations" and self.is_recast:
+            raise ValueError(f"the format {self.format!r} holds no conversations; give a file format")
         check_names(self.datasets)
         return self
 

@@ -1,16 +1,17 @@
-"""Rows of ``tuning_examples`` and ``instructions`` from files, and the rejects."""
+"""Rows of ``tuning_examples``, ``instructions`` and ``conversations`` from files, and the rejects."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from udfs.hashing import identifier
 from udfs.rejects import reject
+from udfs.text.messages import NotAConversation, messages_of
 from udfs.text.readers import Record, as_json
 from udfs.text.sources import TuningSource
 
 STAGE = "collect"
 
-_KINDS = {"examples": "example", "instructions": "instruction"}
+_KINDS = {"examples": "example", "instructions": "instruction", "conversations": "conversation"}
 _Row = tuple[str, dict[str, Any]]
 
 
@@ -30,6 +31,8 @@ def tuning_rows(uri: str, sources: Sequence[TuningSource]) -> Iterator[_Row]:
             elif source.kind == "examples":
                 # A published set knows its name in the tuning collection, unless the source is given another.
                 yield from _example(item, source.name or item.fields.get("dataset") or name, source.license)
+            elif source.kind == "conversations":
+                yield _conversation(item, source.name or item.fields.get("dataset") or name, source.license)
             else:
                 yield _instruction(item, name, source.license)
 
@@ -72,7 +75,7 @@ def _example(record: Record, dataset: str, license: str | None) -> Iterator[_Row
 def _instruction(record: Record, source: str, license: str | None) -> _Row:
     """Question and response; a system prompt, where there is one, is left out (arXiv 2406.14491)."""
     if "conversations" in record.fields:
-        question, response = _conversation(record.fields["conversations"])
+        question, response = _question_and_reply(record.fields["conversations"])
     else:
         question, response = record.fields.get("question"), record.fields.get("response")
     if not (_is_text(question) and _is_text(response)):
@@ -88,7 +91,25 @@ def _instruction(record: Record, source: str, license: str | None) -> _Row:
     }
 
 
-def _conversation(turns: Any) -> tuple[str | None, str | None]:
+def _conversation(record: Record, dataset: str, license: str | None) -> _Row:
+    try:
+        messages = messages_of(record.fields)
+    except NotAConversation as error:
+        return _rejected(record, "invalid_record", str(error))
+    name = record.fields.get("id")
+    return "conversations", {
+        "conversation_id": identifier(
+            dataset, *(part for turn in messages for part in (turn["role"], turn["content"]))
+        ),
+        "dataset": dataset,
+        "record": None if name is None else str(name),
+        "messages": messages,
+        "license": license,
+        "uri": record.record_id,
+    }
+
+
+def _question_and_reply(turns: Any) -> tuple[str | None, str | None]:
     """The last reply of a conversation, and all before it as its question, turns joined by one space.
 
     Turns are strings (LIMA), or ``{"from", "value"}`` (WizardLM and others), where those from ``system`` are dropped.

@@ -3,6 +3,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tokenizers import Regex, models, pre_tokenizers
+from tokenizers import Tokenizer as Backend
 
 from udfs.hashing import unit
 from udfs.shards.encode import EncodeSettings, encode
@@ -98,3 +100,73 @@ def test_examples_without_roles_are_natural_text(tokenizer: Tokenizer, spec: Sha
         assert text.roles is None
     again, _ = run([example(2), example(1)], EncodeSettings("tuning_examples"), tokenizer, spec)
     assert {text.doc_id: text.ids.tolist() for text in again} == {text.doc_id: text.ids.tolist() for text in texts}
+
+
+def _spoken(text: Text, role: str, tokenizer: Tokenizer) -> str:
+    assert text.roles is not None
+    return tokenizer.decode(text.ids[text.roles == ROLES.index(role)].tolist())
+
+
+TALK = [
+    {"role": "user", "content": "Where is Elm Bay?"},
+    {"role": "assistant", "content": "By the </s> sea."},
+    {"role": "user", "content": "Who painted the hall?"},
+    {"role": "assistant", "content": "Ada Moss."},
+]
+
+
+def test_roles_of_a_conversation(tokenizer: Tokenizer, spec: ShardSpec) -> None:
+    spec = dataclasses.replace(spec, sequence_length=256, has_roles=True)
+    ((text,), rejected) = run([{"id": "c", "messages": TALK}], EncodeSettings("conversations", True), tokenizer, spec)
+    assert rejected == [] and text.doc_id == "c"
+    assert tokenizer.decode(text.ids.tolist()) == (
+        "<s><|user|>\nWhere is Elm Bay?\n<|assistant|>\nBy the </s> sea.</s>"
+        "\n<|user|>\nWho painted the hall?\n<|assistant|>\nAda Moss.</s>"
+    )
+    assert _spoken(text, "response", tokenizer) == "By the </s> sea.</s>Ada Moss.</s>"
+    assert _spoken(text, "instruction", tokenizer) == "Where is Elm Bay?Who painted the hall?"
+    assert _spoken(text, "template", tokenizer) == ("<s><|user|>\n\n<|assistant|>\n\n<|user|>\n\n<|assistant|>\n")
+    # What is spelled like the end token is text; the end is a token of its own.
+    assert text.ids.tolist().count(tokenizer.eos_id) == 2
+
+
+def test_a_token_of_a_word_and_a_blank_is_the_word_s(spec: ShardSpec) -> None:
+    """Vocabularies join words with the space before them and, as Llama 3's does, a stop with the line break after."""
+    pieces = ["<s>", "</s>", "a", "b", ".\n", " b", "<|user|>\n", "<|assistant|>\n", "<unk>"]
+    backend = Backend(models.WordLevel({piece: number for number, piece in enumerate(pieces)}, unk_token="<unk>"))
+    pattern = Regex(r"<\|\w+\|>\n|\.\n| ?[ab]")
+    backend.pre_tokenizer = pre_tokenizers.Split(pattern, "isolated")
+    joined = Tokenizer(backend, "<s>", "</s>", None)
+    spec = dataclasses.replace(spec, has_roles=True)
+    talk = [{"role": "user", "content": "a."}, {"role": "assistant", "content": "b"}]
+    pair = [{"role": "prompt", "content": "a"}, {"role": "completion", "content": "b"}]
+    rows = [{"id": "talk", "messages": talk}, {"id": "pair", "messages": pair}]
+    texts, _ = run(rows, EncodeSettings("conversations", True), joined, spec)
+    found = [[(pieces[token], ROLES[role]) for token, role in zip(text.ids, text.roles, strict=True)] for text in texts]
+    assert found == [
+        [
+            ("<s>", "template"),
+            ("<|user|>\n", "template"),
+            ("a", "instruction"),
+            (".\n", "instruction"),
+            ("<|assistant|>\n", "template"),
+            ("b", "response"),
+            ("</s>", "response"),
+        ],
+        [("<s>", "template"), ("a", "instruction"), (" b", "response"), ("</s>", "response")],
+    ]
+
+
+def test_a_long_conversation_is_kept_up_to_a_whole_reply(tokenizer: Tokenizer, spec: ShardSpec) -> None:
+    whole = dataclasses.replace(spec, sequence_length=256, has_roles=True)
+    settings = EncodeSettings("conversations", True)
+    rows = [{"id": "c", "messages": TALK}]
+    ((text,), _) = run(rows, settings, tokenizer, whole)
+    first = text.ids.tolist().index(tokenizer.eos_id) + 1
+    short = dataclasses.replace(whole, sequence_length=len(text) - 1)
+    ((kept,), (rejected,)) = run(rows, settings, tokenizer, short)
+    assert kept.ids.tolist() == text.ids[:first].tolist()
+    assert (rejected["record_id"], rejected["reason"]) == ("c/1", "does_not_fit")
+    assert rejected["payload"].startswith("\n<|user|>\nWho painted")
+    nothing, (rejected,) = run(rows, settings, tokenizer, dataclasses.replace(whole, sequence_length=first - 1))
+    assert nothing == [] and rejected["record_id"] == "c/0"

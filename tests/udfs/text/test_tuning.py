@@ -129,3 +129,39 @@ def test_conversations_that_are_none(tmp_path):
     ]
     good, bad = _rows(tmp_path, [{"conversations": turns} for turns in wrong], kind="instructions", name="lima/0.jsonl")
     assert good == [] and [reason for _, reason in bad] == ["invalid_record"] * len(wrong)
+
+
+def test_conversation(tmp_path):
+    turns = [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "Because."}]
+    records = [
+        {"dataset": "lima", "id": "lima_0", "messages": turns},
+        {"prompt": "2 + 2 =", "completion": "4"},
+        {"dataset": "lima", "id": 7, "messages": [{"role": "system", "content": "Brief."}, *turns]},
+    ]
+    good, bad = _rows(tmp_path, records, kind="conversations", license="MIT")
+    assert not bad and len({row.pop("conversation_id") for row in good}) == 3
+    assert good[0] == {
+        "dataset": "lima",
+        "record": "lima_0",
+        "messages": turns,
+        "license": "MIT",
+        "uri": f"{tmp_path}/squad/shard/0.jsonl#1",
+    }
+    assert (good[1]["dataset"], good[1]["record"]) == ("squad", None)
+    assert good[1]["messages"] == [{"role": "prompt", "content": "2 + 2 ="}, {"role": "completion", "content": "4"}]
+    assert good[2]["record"] == "7" and len(good[2]["messages"]) == 3
+
+
+def test_unusable_conversations(tmp_path):
+    turn = {"role": "user", "content": "Why?"}
+    records = [
+        {"messages": [turn]},
+        {"messages": []},
+        {"messages": "Why?"},
+        {"messages": [turn, {"role": "bot", "content": "Because."}]},
+        {"messages": [turn, {"role": "assistant", "content": " "}]},
+        {"prompt": "Why?"},
+        {"prompt": "Why?", "completion": None},
+    ]
+    good, bad = _rows(tmp_path, records, kind="conversations")
+    assert not good and bad == [(str(number), "invalid_record") for number in range(1, 8)]
