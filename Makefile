@@ -13,7 +13,8 @@ export MLFLOW_DISABLE_TELEMETRY ?= true
 unexport PYTHONDONTWRITEBYTECODE
 ARMS ?= two
 DEMO := $(if $(filter all,$(ARMS)),demo-all,demo)
-UV := $(BIN)/python -m uv pip install --quiet --python $(BIN)/python --constraints constraints.txt --overrides overrides.txt
+# Compiled here once: where Python may not write bytecode, every process would compile all it imports anew, for most of a minute.
+UV := $(BIN)/python -m uv pip install --quiet --compile-bytecode --python $(BIN)/python --constraints constraints.txt --overrides overrides.txt
 
 .PHONY: install demo clean-demo real-text test lint
 
