@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from jobs.cli import main
+from jobs.lakehouse.config import LakehouseConfig
 from jobs.lakehouse.lakehouse import Lakehouse
 from jobs.lakehouse.stage import Job
 from jobs.lakehouse.tables import PROVENANCE, TABLES
@@ -368,7 +369,11 @@ def test_killed_and_started_again_gives_the_same_set(
         os.killpg(process.pid, signal.SIGKILL)
     assert not (other / "shards" / "all" / MANIFEST).exists()
 
-    subprocess.run(command, check=True, capture_output=True)
+    config = build(ShardConfig, settings, "shard")
+    assert VERB.run is not None
+    VERB.run(
+        config, Job(Lakehouse(LakehouseConfig(root=str(other)), lambda: spark), "shard-all", config, lambda: spark)
+    )
     again = contents(other / "shards" / "all")
     assert set(again) == set(undisturbed)
     assert {path: again[path] for path in again if path != MANIFEST} == {
