@@ -109,7 +109,8 @@ def test_a_dry_run_says_how_many_tokens_each_set_gives(tmp_path: Path, capsys: p
 ARMS = {
     "general": ["general", "general-vanilla", "general-mix"],
     **{
-        domain: [domain] + [f"{domain}-{arm}" for arm in ("vanilla", "mix", "without-corpora", "rule-based", "one-round")]
+        domain: [domain]
+        + [f"{domain}-{arm}" for arm in ("vanilla", "mix", "without-corpora", "rule-based", "one-round")]
         for domain in ("biomedicine", "finance")
     },
 }
