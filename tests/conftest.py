@@ -10,7 +10,7 @@ from hypothesis import settings
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-# DeepSpeed's C++ operation is built once for this environment. By default it is in a cache of the home folder, where two
+# DeepSpeed's C++ operation is built once for this environment; its usual place is a cache of the home folder, where two
 # environments build it anew in turns.
 os.environ.setdefault("TORCH_EXTENSIONS_DIR", str(Path(sys.prefix) / "torch_extensions"))
 
