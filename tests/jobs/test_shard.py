@@ -278,7 +278,8 @@ def test_a_set_behind_a_url(filled: Lakehouse, spark: Any, tmp_path: Path) -> No
     assert not lakehouse.path("shards").exists()
     run(seed=1)
     # Nothing of the old set is left, and the trainer reads the new one through its cache.
-    assert set(contents(tmp_path / "store" / "all")) == {MANIFEST, *(shard.path for shard in read_manifest(place).shards)}
+    named = {shard.path for shard in read_manifest(place).shards}
+    assert set(contents(tmp_path / "store" / "all")) == {MANIFEST, *named}
     data = DataConfig(sources={"all": {"path": place}}, cache_dir=str(tmp_path / "cache"))  # type: ignore[dict-item]
     rows = ShardSet(place, data)
     reader, row = rows.locate(len(rows) - 1)
