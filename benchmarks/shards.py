@@ -4,8 +4,8 @@
 - ``vs_datatrove``: over those of datatrove's ``DocumentTokenizer`` with its defaults (it shuffles and writes as well).
 
 Texts are the published sets that ``IPT_REAL_DATA`` names, the tokenizer is that of Mistral-7B-v0.1 (32,000 tokens).
-``padding`` says how much of the rows best-fit packing leaves empty: with these texts, and with 20,000 texts whose lengths
-are spread like those of web pages (log-normal, median 400 tokens, mean 740).
+``padding`` says how much of the rows best-fit packing leaves empty: with these texts, and with 20,000 texts whose
+lengths are spread like those of web pages (log-normal, median 400 tokens, mean 740).
 
 What is timed of ours is what an executor does for a bucket (``udfs.shards.build``); Spark is left out. The three take
 turns in one process on one core, and each one's best turn counts. A second is one of processor time, so that other
@@ -52,7 +52,7 @@ def real_texts(folder: Path) -> list[str]:
 
 
 def ours(texts: list[str], tokenizer_folder: Path, scratch: Path) -> Callable[[], int]:
-    """Builds a shard set of the texts; gives its tokens, BOS and EOS included. ``run.padding`` is its padding's share."""
+    """Builds a shard set of the texts; gives its tokens, BOS and EOS included. ``run.padding``: its padding's share."""
     from udfs.shards.build import BuildPlan, build
     from udfs.shards.encode import EncodeSettings
     from udfs.shards.format import ShardInfo, ShardSpec

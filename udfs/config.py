@@ -111,8 +111,8 @@ def _read(path: Path, kind: str, seen: tuple[Path, ...]) -> dict[str, Any]:
 
 
 def merge(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
-    """``base`` with ``change`` laid over it: mappings merge key by key, every other value replaces, null and mappings tagged
-    ``!replace`` too."""
+    """``base`` with ``change`` laid over it: mappings merge key by key, every other value replaces, also null and what
+    stands behind ``!replace``."""
     merged = dict(base)
     for key, value in change.items():
         base_value = merged.get(key)

@@ -106,13 +106,10 @@ def test_a_dry_run_says_how_many_tokens_each_set_gives(tmp_path: Path, capsys: p
     assert "mixes   total: 100,000 tokens" in said
 
 
+_OF_A_DOMAIN = ("vanilla", "mix", "without-corpora", "rule-based", "one-round")
 ARMS = {
     "general": ["general", "general-vanilla", "general-mix"],
-    **{
-        domain: [domain]
-        + [f"{domain}-{arm}" for arm in ("vanilla", "mix", "without-corpora", "rule-based", "one-round")]
-        for domain in ("biomedicine", "finance")
-    },
+    **{domain: [domain] + [f"{domain}-{arm}" for arm in _OF_A_DOMAIN] for domain in ("biomedicine", "finance")},
 }
 
 

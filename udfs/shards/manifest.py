@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-
 from pydantic import Field, ValidationError
 
 from udfs.config import Config

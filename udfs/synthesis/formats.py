@@ -93,7 +93,9 @@ def decompose(instruction: str, response: str) -> Parts:
     if not cue:
         return Parts(question, options, False, None, response)
     reasoning, _, final = response.rpartition(CONCLUSION)
-    return Parts(question, options, True, reasoning, final) if reasoning else Parts(question, options, True, None, response)
+    if not reasoning:
+        return Parts(question, options, True, None, response)
+    return Parts(question, options, True, reasoning, final)
 
 
 def recognise(instruction: str, response: str) -> PairFormat:

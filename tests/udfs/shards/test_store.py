@@ -1,4 +1,4 @@
-"""Shard sets in a folder and behind a URL: files whole or not at all, damage found, nothing left of what was given up."""
+"""Shard sets in a folder and behind a URL: files whole or not at all, and damage found."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -9,7 +9,10 @@ from hypothesis import strategies as st
 
 from udfs.rejects import REASONS
 from udfs.synthesis.formats import PairFormat, compose_answer, compose_question, decompose, recognise
+from udfs.text.collection import DATASETS
 from udfs.text.recast import READERS, RecastOptions
+from udfs.text.sources import TuningSource
+from udfs.text.tuning import tuning_rows
 
 FIELDS = {
     "text": {"kind", "text", "title", "metadata"},
@@ -93,6 +96,26 @@ def test_published_counts(real_data, name, pattern, expected, found):
     records = read(name, [real_data / pattern])
     assert counts(records) == expected
     assert formats(records) == found
+
+
+@pytest.mark.real_data
+@pytest.mark.parametrize(
+    ("path", "format", "name", "dataset", "pairs"),
+    [
+        ("covid_qa/covidQA.json", "squad", "COVID_QA", "COVID_QA", 663),
+        ("xquad/xquad.en.json", "squad", "squad", "squad", 632),
+        ("xquad/xquad.zh.json", "squad", "squad", "squad", 632),
+        ("pubmedqa/ori_pqal.json", "pubmedqa_no_opt", None, "PubMedQA_no_opt", 500),
+        ("pubmedqa/ori_pqal.json", "pubmedqa_yes_opt", None, "PubMedQA_yes_opt", 500),
+        ("aqua_rat/dev.json", "aqua_rat", None, "AQUA_RAT_yes_opt", 254),
+    ],
+)
+def test_published_sets_have_their_names_in_the_collection(real_data, path, format, name, dataset, pairs):
+    source = TuningSource(path=str(real_data / path), kind="examples", format=format, name=name)
+    rows = list(tuning_rows(str(real_data / path), [source]))
+    assert {table for table, _ in rows} == {"tuning_examples"}
+    assert {row["dataset"] for _, row in rows} == {dataset} and dataset in DATASETS
+    assert sum(row["n_pairs"] for _, row in rows) == pairs
 
 
 @pytest.mark.real_data
