@@ -146,6 +146,7 @@ def _until(reached: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
+@pytest.mark.timeout(max(900, 300 * KILLS))
 def test_what_was_finished_is_never_generated_again(spark, lakehouse, engine_settings, started, tmp_path: Path):
     documents = [document(n) for n in range(DOCUMENTS)]
     part = DOCUMENTS // COMMITS
