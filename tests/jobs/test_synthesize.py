@@ -1,4 +1,5 @@
 from collections import defaultdict
+from itertools import groupby
 from math import ceil
 
 import pytest
@@ -92,6 +93,26 @@ def test_chains_do_not_depend_on_partitions_which_have_equal_shares_of_tokens(sp
     for row in alone[0]:
         lengths[row["chain_key"]] += row["n_tokens"]
     assert list(lengths.values()) == sorted(lengths.values(), reverse=True), "the longest chain first"
+
+
+def test_samples_are_chains_of_the_same_documents_side_by_side(spark):
+    rows = [document(n) for n in range(20)]
+    parts = with_chains(spark.createDataFrame(rows, COLUMNS), 3, 2, 0, samples=4).rdd.glom().collect()
+    for part in parts:
+        chains = {key: [row["doc_id"] for row in rows] for key, rows in groupby(part, key=lambda row: row["chain_key"])}
+        assert [key["sample"] for key in chains] == [0, 1, 2, 3] * (len(chains) // 4)
+        assert all(key["sample"] == row["sample"] for key in chains for row in part if row["chain_key"] == key)
+        members = list(chains.values())
+        assert all(members[place] == members[place - place % 4] for place in range(len(members)))
+    alone = with_chains(spark.createDataFrame(rows, COLUMNS), 3, 2, 0).rdd.glom().collect()
+    first = [[(row["doc_id"], row["round"]) for row in part if row["sample"] == 0] for part in parts]
+    assert first == [[(row["doc_id"], row["round"]) for row in part] for part in alone]
+
+
+@pytest.mark.parametrize("engine", [{"model": "m"}, {"name": "rules"}])
+def test_samples_need_sampling(engine):
+    with pytest.raises(ConfigError, match=r"samples 2.*engine\.temperature"):
+        build(SynthesizeConfig, {"engine": engine, "samples": 2}, "synthesize")
 
 
 def test_a_second_run_is_refused_while_the_first_lives(spark, lakehouse, run_verb, engine_settings):
