@@ -48,6 +48,7 @@ class Progress:
         order: fingerprint of the data order.
         model: fingerprint of the model's configuration.
         stage, world_size: ZeRO stage and ranks that wrote the checkpoint.
+        identity: of the training.
     """
 
     step: int = 0
@@ -64,6 +65,7 @@ class Progress:
     model: str = ""
     stage: int = 0
     world_size: int = 1
+    identity: str = ""
 
 
 class Checkpoints:
@@ -118,13 +120,14 @@ class Checkpoints:
         if self._remote is not None:
             self._remote.finish()
 
-    def resume(self, engine: Engine, expected: Progress, allow_changed: bool) -> Progress | None:
+    def resume(self, engine: Engine, expected: Progress, allow_changed: bool, steps: int) -> Progress | None:
         """Load the newest complete checkpoint; None where there is none.
 
         Args:
             engine: takes the state.
             expected: what the data and the world are now.
             allow_changed: continue although the data changed.
+            steps: of the whole training.
 
         Raises:
             ConfigError: the checkpoint is of other data, another model or another ZeRO stage.
@@ -141,7 +144,7 @@ class Checkpoints:
             return None
         newest = found[-1]
         saved = Progress(**json.loads((newest / MARKER).read_text(encoding="utf-8")))
-        check(saved, expected, newest, allow_changed)
+        check(saved, expected, newest, allow_changed, steps)
         # Without ZeRO every rank has everything.
         divided = saved.stage > 0 and saved.world_size != expected.world_size
         client = self._load_universal(engine, newest) if divided else self._load(engine, newest.name)
@@ -184,8 +187,8 @@ class Checkpoints:
                 shutil.rmtree(checkpoint.with_name(universal_name(checkpoint)))
 
 
-def check(saved: Progress, expected: Progress, where: Path, allow_changed: bool) -> None:
-    """Whether a training can go on from ``saved``.
+def check(saved: Progress, expected: Progress, where: Path, allow_changed: bool, steps: int) -> None:
+    """Whether a training of so many steps can go on from ``saved``.
 
     Raises:
         ConfigError: it cannot; the message names what differs.
@@ -206,6 +209,12 @@ def check(saved: Progress, expected: Progress, where: Path, allow_changed: bool)
     if saved.stage != expected.stage:
         raise ConfigError(
             f"the checkpoint {where} was made with ZeRO stage {saved.stage}, not {expected.stage}. Use that stage."
+        )
+    if saved.step >= steps and saved.identity != expected.identity:
+        raise ConfigError(
+            f"the checkpoint {where} is of a training with other settings, and after {saved.step} steps nothing of "
+            f"these {steps} is left to train: its weights would pass for theirs. Use another output_dir, remove "
+            f"{where.parent} to begin anew, or lengthen the duration to train on from it."
         )
 
 
