@@ -79,6 +79,16 @@ def _train(config: TrainingConfig, world: World) -> None:
         if world.main:
             print(f"{output / MODEL} is this training's result already", flush=True)
         return
+    fresh = Progress(
+        manifests={name: entry.manifest.fingerprint for name, entry in sets.items()},
+        order=order.fingerprint(),
+        model=fingerprint(config.model),
+        stage=zero_stage(config),
+        world_size=world.size,
+        identity=planned.identity,
+    )
+    checkpoints = Checkpoints(output / CHECKPOINTS, config.checkpoints, world, planned.identity)
+    newest = checkpoints.newest(fresh, config.data.allow_changed, planned.steps)
     _verify(sets, world)
     tokenizer = _tokenizer(config, sets)
     length = next(iter(sets.values())).manifest.sequence_length
@@ -97,16 +107,7 @@ def _train(config: TrainingConfig, world: World) -> None:
     noise = EmbeddingNoise(config.neftune_alpha, config.seed) if config.neftune_alpha else None
     autocast = torch.bfloat16 if config.precision == "amp_bf16" else None
     engine = Engine(config, LanguageModelLoss(model, autocast, noise), world)
-    fresh = Progress(
-        manifests={name: entry.manifest.fingerprint for name, entry in sets.items()},
-        order=order.fingerprint(),
-        model=fingerprint(config.model),
-        stage=engine.stage,
-        world_size=world.size,
-        identity=planned.identity,
-    )
-    checkpoints = Checkpoints(output / CHECKPOINTS, config.checkpoints, world, planned.identity)
-    resumed = checkpoints.resume(engine, fresh, config.data.allow_changed, planned.steps)
+    resumed = checkpoints.resume(engine, newest) if newest else None
     progress = fresh
     if resumed:
         now = ("manifests", "order", "model", "stage", "world_size", "identity")

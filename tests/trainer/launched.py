@@ -170,8 +170,8 @@ def moved(config: TrainingConfig, world: World, folder: Path) -> list[list[float
     """What two ranks saved after two steps, gone on with by one; saved and loaded once more on the way."""
     run = Run(config, world)
     engine = Engine(config, run.module, world)
-    progress = _checkpoints(folder, world).resume(engine, _here(engine, world), allow_changed=False, steps=STEPS)
-    assert progress is not None and progress.world_size == 2 and progress.step == 2
+    progress = _resume(_checkpoints(folder, world), engine, world)
+    assert progress.world_size == 2 and progress.step == 2
     return saved_and_resumed(run, engine, folder, (2, 3, STEPS))
 
 
@@ -184,14 +184,19 @@ def saved_and_resumed(run: Run, engine: Engine, folder: Path, steps: tuple[int, 
     checkpoints.save(engine, saved)
     again = Run(run.config, world)
     engine = Engine(run.config, again.module, world)
-    progress = checkpoints.resume(engine, _here(engine, world), allow_changed=False, steps=last)
-    assert progress is not None
+    progress = _resume(checkpoints, engine, world)
     assert (progress.step, progress.position, progress.world_size) == (saved.step, saved.position, world.size)
     return seen + again.steps(engine, middle, last)
 
 
 def _checkpoints(folder: Path, world: World) -> Checkpoints:
     return Checkpoints(folder, CheckpointConfig(keep_last=1), world)
+
+
+def _resume(checkpoints: Checkpoints, engine: Engine, world: World) -> Progress:
+    newest = checkpoints.newest(_here(engine, world), allow_changed=False, steps=STEPS)
+    assert newest is not None
+    return checkpoints.resume(engine, newest)
 
 
 def _here(engine: Engine, world: World) -> Progress:
