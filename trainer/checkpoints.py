@@ -48,6 +48,7 @@ class Progress:
         order: fingerprint of the data order.
         model: fingerprint of the model's configuration.
         stage, world_size: ZeRO stage and ranks that wrote the checkpoint.
+        identity: of the training.
     """
 
     step: int = 0
@@ -64,6 +65,7 @@ class Progress:
     model: str = ""
     stage: int = 0
     world_size: int = 1
+    identity: str = ""
 
 
 class Checkpoints:
@@ -118,17 +120,17 @@ class Checkpoints:
         if self._remote is not None:
             self._remote.finish()
 
-    def resume(self, engine: Engine, expected: Progress, allow_changed: bool) -> Progress | None:
-        """Load the newest complete checkpoint; None where there is none.
+    def newest(self, expected: Progress, allow_changed: bool, steps: int) -> Path | None:
+        """The newest complete checkpoint, fetched where it is newer elsewhere; None where there is none. Every rank
+        must call it.
 
         Args:
-            engine: takes the state.
-            expected: what the data and the world are now.
+            expected: what the data, the model and the settings are now.
             allow_changed: continue although the data changed.
+            steps: of the whole training.
 
         Raises:
-            ConfigError: the checkpoint is of other data, another model or another ZeRO stage.
-            DataError: it cannot be read.
+            ConfigError: it is of other data, another model or another ZeRO stage, or the end of another training.
         """
         if self._remote is not None:
             there = self._remote.names()
@@ -139,14 +141,21 @@ class Checkpoints:
         found = complete(self._folder)
         if not found:
             return None
-        newest = found[-1]
-        saved = Progress(**json.loads((newest / MARKER).read_text(encoding="utf-8")))
-        check(saved, expected, newest, allow_changed)
+        check(_marked(found[-1]), expected, found[-1], allow_changed, steps)
+        return found[-1]
+
+    def resume(self, engine: Engine, checkpoint: Path) -> Progress:
+        """Load a checkpoint; every rank must call it.
+
+        Raises:
+            DataError: it cannot be read.
+        """
+        saved = _marked(checkpoint)
         # Without ZeRO every rank has everything.
-        divided = saved.stage > 0 and saved.world_size != expected.world_size
-        client = self._load_universal(engine, newest) if divided else self._load(engine, newest.name)
+        divided = saved.stage > 0 and saved.world_size != self._world.size
+        client = self._load_universal(engine, checkpoint) if divided else self._load(engine, checkpoint.name)
         if _KEY not in client:
-            raise DataError(f"checkpoint {newest} cannot be read. Remove it to continue from the one before.")
+            raise DataError(f"checkpoint {checkpoint} cannot be read. Remove it to continue from the one before.")
         return Progress(**client[_KEY])
 
     def _load(self, engine: Engine, name: str) -> dict[str, Any]:
@@ -184,8 +193,12 @@ class Checkpoints:
                 shutil.rmtree(checkpoint.with_name(universal_name(checkpoint)))
 
 
-def check(saved: Progress, expected: Progress, where: Path, allow_changed: bool) -> None:
-    """Whether a training can go on from ``saved``.
+def _marked(checkpoint: Path) -> Progress:
+    return Progress(**json.loads((checkpoint / MARKER).read_text(encoding="utf-8")))
+
+
+def check(saved: Progress, expected: Progress, where: Path, allow_changed: bool, steps: int) -> None:
+    """Whether a training of so many steps can go on from ``saved``.
 
     Raises:
         ConfigError: it cannot; the message names what differs.
@@ -206,6 +219,12 @@ def check(saved: Progress, expected: Progress, where: Path, allow_changed: bool)
     if saved.stage != expected.stage:
         raise ConfigError(
             f"the checkpoint {where} was made with ZeRO stage {saved.stage}, not {expected.stage}. Use that stage."
+        )
+    if saved.step >= steps and saved.identity != expected.identity:
+        raise ConfigError(
+            f"the checkpoint {where} is of a training with other settings, and after {saved.step} steps nothing of "
+            f"these {steps} is left to train: its weights would pass for theirs. Use another output_dir, remove "
+            f"{where.parent} to begin anew, or lengthen the duration to train on from it."
         )
 
 

@@ -4,7 +4,6 @@ A training file is ``conf/training/<name>.yaml`` or a path. Where the data are, 
 given on the command line: ``--set data.sources.raw.path=... --set output_dir=...``.
 """
 
-import json
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -14,6 +13,8 @@ import yaml
 from pydantic import Field, field_validator, model_validator
 
 from trainer.guard import GuardConfig
+from trainer.hub import local
+from trainer.layout import identity_of
 from trainer.objective import OBJECTIVES, check_weights
 from udfs.config import Config, build, fingerprint, locate, override, read
 from udfs.errors import ConfigError
@@ -25,8 +26,10 @@ class ModelConfig(Config):
     Field names are those of ``transformers.MistralConfig``.
     """
 
-    # Local Hugging Face folder to continue from; every other field is then read from its config.json.
+    # Hugging Face folder to continue from, or hf://owner/name@revision; the shape is then read from its config.json.
     init_from: str | None = None
+    # Whether a model of the Hub may be fetched; else it must be in this machine's Hub cache.
+    allow_download: bool = False
     hidden_size: int | None = Field(default=None, ge=1)
     intermediate_size: int | None = Field(default=None, ge=1)
     num_hidden_layers: int | None = Field(default=None, ge=1)
@@ -167,11 +170,14 @@ class CheckpointConfig(Config):
 
 
 class HeldOutConfig(Config):
-    """Loss on texts that are not trained on, by source and role."""
+    """What the model is measured by while it trains: loss on texts that are not trained on, and questions."""
 
     # Name -> folder of a shard set; none, no held-out loss.
     sources: dict[str, str] = Field(default_factory=dict)
-    # It is also computed after the last step.
+    # File of questions with options (trainer/questions.py) whose share of right answers is computed; a few hundred
+    # short ones, for every option is a document.
+    questions: str | None = None
+    # Both are also computed after the last step.
     every_steps: int = Field(default=1000, ge=1)
     # Rows of each set, spread evenly over it.
     rows: int = Field(default=256, ge=1)
@@ -260,6 +266,7 @@ class TrainingConfig(Config):
             source["path"] = manifests[name]
         for name in ("cache_dir", "cache_gib", "allow_changed"):
             tree["data"].pop(name)
+        tree["batch"].pop("micro_batch")
         if self.model.init_from is not None:
             tree["model"]["init_from"] = _content(Path(self.model.init_from))
         return fingerprint(tree)
@@ -267,10 +274,7 @@ class TrainingConfig(Config):
 
 def _content(folder: Path) -> Any:
     """What a model folder holds: the training it came from, else names and sizes of its weights."""
-    record = folder / "training.json"  # as in trainer/export.py
-    if record.is_file():
-        return json.loads(record.read_text(encoding="utf-8"))["identity"]
-    return sorted([file.name, file.stat().st_size] for file in folder.glob("*.safetensors"))
+    return identity_of(folder) or sorted([file.name, file.stat().st_size] for file in folder.glob("*.safetensors"))
 
 
 def resolve(name: str | Path, overrides: Iterable[str] = ()) -> TrainingConfig:
@@ -285,7 +289,7 @@ def resolve(name: str | Path, overrides: Iterable[str] = ()) -> TrainingConfig:
     """
     config = build(TrainingConfig, override(read(name, "training"), overrides), str(name))
     deepspeed_section(config)
-    return config
+    return config.model_copy(update={"model": local(config.model)})
 
 
 def deepspeed_section(config: TrainingConfig) -> dict[str, Any]:

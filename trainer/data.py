@@ -36,6 +36,7 @@ class Batch:
         targets: [N] int64 that next token.
         weights: [N] float32 what it counts, above 0.
         groups: [N] int64 group (``trainer.objective.Groups``) of that next token.
+        group_count: how many groups there are.
         source_tokens: [sources] tokens of each source, without padding.
         squares: sum of the squared lengths of the documents: the pairs of tokens in attention, twice.
         rows: [B] (source, row) of every row.
@@ -51,6 +52,7 @@ class Batch:
     targets: torch.Tensor
     weights: torch.Tensor
     groups: torch.Tensor
+    group_count: int
     source_tokens: np.ndarray
     squares: int
     rows: list[tuple[int, int]]
@@ -61,10 +63,12 @@ class Batch:
         """Tokens without padding."""
         return int(self.source_tokens.sum())
 
-    @property
-    def group_count(self) -> int:
-        """How many groups there are in the mixture."""
-        return len(self.source_tokens) * Groups.PER_SOURCE
+    def by_document(self) -> "Batch":
+        """The batch of one source with its loss told apart by document: document d, as ``cu_seqlens`` counts them, has
+        the groups from d * ``Groups.PER_SOURCE`` on."""
+        document = torch.searchsorted(self.cu_seqlens[1:].long(), self.positions, right=True)
+        groups = document * Groups.PER_SOURCE + self.groups % Groups.PER_SOURCE
+        return replace(self, groups=groups, group_count=(len(self.cu_seqlens) - 1) * Groups.PER_SOURCE)
 
     def to(self, device: torch.device) -> "Batch":
         """The batch with its tensors on ``device``."""
@@ -167,6 +171,7 @@ def collate(
         weights=torch.from_numpy(shifted[positions]),
         # The last position of a batch predicts nothing, so the next place is always in it.
         groups=torch.from_numpy(group_of.reshape(-1)[positions + 1]),
+        group_count=sources * Groups.PER_SOURCE,
         source_tokens=source_tokens,
         squares=squares,
         rows=rows,

@@ -24,17 +24,29 @@ class World:
         rank, size: number of this process, and how many there are.
         device: where it computes.
         control: group for agreements between host processes, so that none of them waits for the GPU.
+        local: processes of each machine.
     """
 
     rank: int
     size: int
     device: torch.device
     control: Any
+    local: int = 1
 
     @property
     def main(self) -> bool:
         """Whether this is the process that writes and reports."""
         return self.rank == 0
+
+    @property
+    def node(self) -> int:
+        """Number of this process's machine."""
+        return self.rank // self.local
+
+    @property
+    def local_rank(self) -> int:
+        """Number of this process among those of its machine."""
+        return self.rank % self.local
 
     def sum(self, *values: float) -> list[float]:
         """Each value summed over all processes, in float64."""
@@ -69,7 +81,9 @@ def join() -> World:
     else:
         dist.init_process_group(backend, timeout=_TIMEOUT)
     control = dist.new_group(backend="gloo", timeout=_TIMEOUT) if cuda else dist.group.WORLD
-    return World(rank, size, device, control)
+    # torchrun calls it the first, DeepSpeed's launcher the second.
+    local = os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("LOCAL_SIZE") or size
+    return World(rank, size, device, control, int(local))
 
 
 def leave() -> None:

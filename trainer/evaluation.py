@@ -11,8 +11,7 @@ score means what it means elsewhere and nothing is downloaded:
 - ``acc_norm``: the same with the log-likelihood divided by the option's characters;
 - ``exact_match``: greedy text up to the first newline equals the answer, case, punctuation and articles aside.
 
-BOS stands before every prompt. A question is one JSON object per line:
-``{"question_id", "domain", "subject", "relation", "prompt", "options": [...], "gold": int, "answer": str}``.
+BOS stands before every prompt; ``trainer.questions`` says what a file of questions holds.
 """
 
 import argparse
@@ -31,54 +30,18 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_DATASETS_OFFLINE"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+from trainer.questions import REQUIRED, read_questions
 from udfs.answers import normalise_answer
-from udfs.errors import DataError, EnvironmentProblem, InstructionPretrainingError
+from udfs.errors import EnvironmentProblem, InstructionPretrainingError
 from udfs.statistics import wilson
 
 CHOICE_TASK = "ipt_held_out_choice"
 GENERATION_TASK = "ipt_held_out_generation"
 METRICS = ("acc", "acc_norm", "exact_match")
-REQUIRED = ("question_id", "prompt", "options", "gold", "answer")
 DESCRIBING = ("domain", "subject", "relation")  # copied to the items where a question has them
 
 BATCH_SIZE = 64
 MAX_NEW_TOKENS = 24  # the answers are names, places, numbers: longer text cannot match
-
-
-def read_questions(path: Path) -> list[dict[str, Any]]:
-    """The questions of a JSON-lines file, in order.
-
-    Raises:
-        DataError: no such file, no question in it, or one that lacks a field, has fewer than two options, a gold index
-            outside them, or an id that occurred before.
-    """
-    if not path.is_file():
-        raise DataError(f"no file of held-out questions at {path}.")
-    questions = []
-    seen: set[str] = set()
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        if not line.strip():
-            continue
-        where = f"{path.name}, line {number}"
-        try:
-            question = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise DataError(f"{where} is not JSON: {error}.") from error
-        missing = [name for name in REQUIRED if not isinstance(question, dict) or name not in question]
-        if missing:
-            raise DataError(f"{where} lacks {', '.join(missing)}; a question needs {', '.join(REQUIRED)}.")
-        if len(question["options"]) < 2 or question["gold"] not in range(len(question["options"])):
-            raise DataError(
-                f"{where}: gold is {question['gold']!r} of {len(question['options'])} options; "
-                "it must be the index of one of at least two."
-            )
-        if question["question_id"] in seen:
-            raise DataError(f"{where}: question_id {question['question_id']!r} occurs twice.")
-        seen.add(question["question_id"])
-        questions.append(question)
-    if not questions:
-        raise DataError(f"{path} holds no questions.")
-    return questions
 
 
 def tasks(questions: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -10,9 +10,8 @@ from typing import Any
 import torch
 from transformers import GenerationConfig, PreTrainedConfig
 
+from trainer.layout import RECORD
 from udfs.tokens import Tokenizer
-
-RECORD = "training.json"
 
 
 def export(

@@ -1,12 +1,11 @@
 """The training loop."""
 
 import gc
-import json
 import logging
 import math
-import os
 import signal
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
@@ -19,16 +18,18 @@ from trainer.config import TrainingConfig, batch_shape, zero_stage
 from trainer.data import Counts, Loader
 from trainer.distributed import World, join, leave
 from trainer.engine import Engine
-from trainer.export import RECORD, export
+from trainer.export import export
 from trainer.flops import Shape
 from trainer.guard import NOT_FINITE, SPIKE, Diverged, Guard
 from trainer.held_out import HeldOut
+from trainer.layout import CHECKPOINTS, MODEL, SAVE, identity_of
 from trainer.lock import locked
 from trainer.loss import LanguageModelLoss
 from trainer.model import build_model, checkpoint_activations, compile_layers, model_config
 from trainer.noise import EmbeddingNoise
 from trainer.objective import role_weights
 from trainer.plan import Plan, plan
+from trainer.questions import Questions
 from trainer.reporting import Reporter, Step
 from trainer.schedule import Schedule
 from trainer.sources import ShardSet, damaged, mixed, mixture, open_held_out, open_sets
@@ -38,11 +39,11 @@ from udfs.tokens import Tokenizer, load_tokenizer
 
 log = logging.getLogger("trainer")
 
+# Computes something about the model at work. Every rank must call it.
+Measure = Callable[[Engine], dict[str, float]]
+
 # Automatic garbage collection stops a rank at a moment of its own choosing, and all others wait for it.
 _COLLECT_EVERY = 500
-MODEL, CHECKPOINTS = "model", "checkpoints"
-# A file of this name in output_dir asks for a checkpoint after the step at work.
-SAVE = "SAVE"
 
 
 class Stopped(Exception):
@@ -70,19 +71,32 @@ def train(config: TrainingConfig) -> None:
 def _train(config: TrainingConfig, world: World) -> None:
     batch_shape(config, world.size)
     sets = open_sets(config)
-    held_out = HeldOut(config, open_held_out(config, sets), world) if config.held_out.sources else None
+    held_out = open_held_out(config, sets)
     order = mixture(config, sets)
     planned = plan(config, sets, order)
     output = Path(config.output_dir)
-    if exported(output) == planned.identity:
+    if identity_of(output / MODEL) == planned.identity:
         if world.main:
             print(f"{output / MODEL} is this training's result already", flush=True)
         return
+    fresh = Progress(
+        manifests={name: entry.manifest.fingerprint for name, entry in sets.items()},
+        order=order.fingerprint(),
+        model=fingerprint(config.model),
+        stage=zero_stage(config),
+        world_size=world.size,
+        identity=planned.identity,
+    )
+    checkpoints = Checkpoints(output / CHECKPOINTS, config.checkpoints, world, planned.identity)
+    newest = checkpoints.newest(fresh, config.data.allow_changed, planned.steps)
     _verify(sets, world)
     tokenizer = _tokenizer(config, sets)
+    length = next(iter(sets.values())).manifest.sequence_length
+    measures: list[Measure] = [HeldOut(config, held_out, world)] if held_out else []
+    if config.held_out.questions is not None:
+        measures.append(Questions(config, tokenizer, length, world))
     torch.set_float32_matmul_precision(config.matmul_precision)
     shape = model_config(config.model, tokenizer.vocab_size, tokenizer.bos_id, tokenizer.eos_id)
-    length = next(iter(sets.values())).manifest.sequence_length
     attention = attention_implementation(world.device, length, half=config.precision != "fp32")
     model = build_model(config.model, shape, attention, config.seed)
     parameters = sum(entry.numel() for entry in model.parameters())
@@ -93,23 +107,14 @@ def _train(config: TrainingConfig, world: World) -> None:
     noise = EmbeddingNoise(config.neftune_alpha, config.seed) if config.neftune_alpha else None
     autocast = torch.bfloat16 if config.precision == "amp_bf16" else None
     engine = Engine(config, LanguageModelLoss(model, autocast, noise), world)
-    fresh = Progress(
-        manifests={name: entry.manifest.fingerprint for name, entry in sets.items()},
-        order=order.fingerprint(),
-        model=fingerprint(config.model),
-        stage=engine.stage,
-        world_size=world.size,
-    )
-    checkpoints = Checkpoints(output / CHECKPOINTS, config.checkpoints, world, planned.identity)
-    resumed = checkpoints.resume(engine, fresh, config.data.allow_changed)
+    resumed = checkpoints.resume(engine, newest) if newest else None
     progress = fresh
     if resumed:
-        now = ("manifests", "order", "model", "stage", "world_size")
+        now = ("manifests", "order", "model", "stage", "world_size", "identity")
         progress = replace(resumed, **{name: getattr(fresh, name) for name in now})
     if world.main:
         kind = f"{parameters:,} parameters, {planned.steps:,} steps of {planned.tokens_per_step:,.0f} tokens"
         print(f"{kind}; {'from step ' + str(progress.step) if resumed else 'from the start'}", flush=True)
-    reporter = Reporter(config, world, planned, progress, sets, parameters, _sizes(config, tokenizer))
     loader = Loader(
         order,
         list(sets.values()),
@@ -120,9 +125,10 @@ def _train(config: TrainingConfig, world: World) -> None:
         world.size,
         by_example=config.normalisation == "example",
     )
+    reporter = Reporter(config, world, planned, progress, sets, parameters, _sizes(config, tokenizer))
     status, together = "FAILED", False
     try:
-        progress = _steps(config, world, planned, engine, loader, checkpoints, reporter, held_out, progress)
+        progress = _steps(config, world, planned, engine, loader, checkpoints, reporter, measures, progress)
         state = engine.state_dict()
         if state is not None:
             shape = model.config
@@ -157,7 +163,7 @@ def _steps(
     loader: Loader,
     checkpoints: Checkpoints,
     reporter: Reporter,
-    held_out: HeldOut | None,
+    measures: Sequence[Measure],
     progress: Progress,
 ) -> Progress:
     settings = config.schedule
@@ -223,7 +229,9 @@ def _steps(
                     raise
             last = progress.step == planned.steps or stopping > 0
             due = progress.step == planned.steps or progress.step % config.held_out.every_steps == 0
-            measured = held_out(engine) if held_out and due and not stopping else {}
+            measured: dict[str, float] = {}
+            for measure in measures if due and not stopping else ():
+                measured |= measure(engine)
             if last or measured or progress.step % config.log_every == 0:
                 reporter.flush(measured)
             if last or saving > 0 or progress.step % config.checkpoints.every_steps == 0:
@@ -260,16 +268,9 @@ class _StopSignal:
         signal.signal(signal.SIGTERM, self._previous)
 
 
-def exported(output: Path) -> str:
-    """Identity of the training whose model is in the output folder; "" where there is none."""
-    record = output / MODEL / RECORD
-    return json.loads(record.read_text(encoding="utf-8"))["identity"] if record.is_file() else ""
-
-
 def _verify(sets: dict[str, ShardSet], world: World) -> None:
     """Hash every shard in a folder; the ranks of a node share the work, and all of them say what one has found."""
-    node = [int(os.environ.get(name, fallback)) for name, fallback in (("LOCAL_RANK", "0"), ("LOCAL_WORLD_SIZE", "1"))]
-    found = damaged(sets, *node)
+    found = damaged(sets, world.local_rank, world.local)
     everywhere: list[list[str]] = [found]
     if world.size > 1:
         everywhere = [[] for _ in range(world.size)]

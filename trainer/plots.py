@@ -1,4 +1,4 @@
-"""Plots of a training, drawn from its history."""
+"""Plots of a training: its history, and the losses of examples."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -39,6 +39,34 @@ def draw(lines: Sequence[Mapping[str, Any]], path: Path) -> None:
         if logarithmic and points and min(values) > 0:
             axes.set_yscale("log")
         axes.grid(alpha=0.3)
+    figure.savefig(path, dpi=120)
+
+
+def draw_losses(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """How the loss of the responses is spread over the examples of each set, as a PNG file; dashed lines are means.
+
+    Args:
+        rows: of ``trainer.loss_analysis``, with ``model``, ``set`` and ``response_loss``.
+        path: of the file.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    sets, models = (list(dict.fromkeys(row[key] for row in rows)) for key in ("set", "model"))
+    figure = Figure(figsize=(5 * max(1, len(sets)), 4), layout="constrained")
+    FigureCanvasAgg(figure)
+    for place, name in enumerate(sets, start=1):
+        axes = figure.add_subplot(1, len(sets), place)
+        greatest = max(row["response_loss"] for row in rows if row["set"] == name)
+        for number, model in enumerate(models):
+            losses = [row["response_loss"] for row in rows if (row["set"], row["model"]) == (name, model)]
+            mean = sum(losses) / len(losses)
+            axes.hist(losses, bins=40, range=(0, greatest), alpha=0.5, color=f"C{number}", label=f"{model}: {mean:.3f}")
+            axes.axvline(mean, linestyle="--", color=f"C{number}")
+        axes.set_title(f"{name}, {len(losses):,} examples")
+        axes.set_xlabel("mean loss of the response tokens, nats")
+        axes.set_ylabel("examples")
+        axes.legend(title="model: mean")
     figure.savefig(path, dpi=120)
 
 

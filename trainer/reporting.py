@@ -10,8 +10,10 @@ step wait. Metrics, each over the steps since the last report (losses over those
     mfu, mfu_exact           work / time / peak: by the published convention, and of the attention really computed;
                              none where the device's peak is not known
     seconds/data             waited for the loader; seconds/forward, /backward, /optimizer, /other: rank 0's, per step
+    peak_memory_gib          rank 0's: allocated on its GPU, or of its process
     skipped_steps            since the start
     held_out/loss, held_out/loss/source/<name>, held_out/loss/role/<name>    of ``trainer.held_out``
+    held_out/acc, held_out/acc_norm    of ``trainer.questions``
 """
 
 import json
@@ -33,16 +35,19 @@ from trainer.distributed import World
 from trainer.engine import StepResult, deepspeed_config
 from trainer.export import RECORD
 from trainer.flops import Shape, device_named
+from trainer.layout import HISTORY
 from trainer.objective import Groups
 from trainer.plan import Plan
 from trainer.plots import draw
+from trainer.show import sample_page
 from trainer.sources import ShardSet
 from trainer.store import IDENTITY
-from trainer.system import SystemMetrics
+from trainer.system import SystemMetrics, peak_memory
 from trainer.timing import total
 from trainer.tracking import History, Tracker, read_history
 
-HISTORY = "history.jsonl"
+# Parts of the names of those metrics that say how good a model is.
+_SCORES = {"loss", "acc", "acc_norm"}
 # What MLflow allows in the name of a metric.
 _NOT_IN_A_NAME = re.compile(r"[^\w\-. :/]")
 
@@ -88,7 +93,7 @@ class Reporter:
         self._tracker: Tracker | None = None
         self._history: History | None = None
         self._system = SystemMetrics(world)
-        self._losses: dict[str, float] = {}
+        self._scores: dict[str, float] = {}
         self._output = Path(config.output_dir)
         if not world.main:
             return
@@ -110,6 +115,8 @@ class Reporter:
         )
         if progress.step:
             self._tracker.tag({"resumed_from_step": str(progress.step)})
+        else:
+            self._tracker.text(sample_page(config), "tokens.html")
         self._tracker.text(describe(config), "training.yaml")
         self._tracker.text(json.dumps(deepspeed_config(config, world.size), indent=1), "deepspeed.json")
 
@@ -155,7 +162,7 @@ class Reporter:
         self._history.write([*lines[:-1], window | lines[-1]])
         metrics = {_NOT_IN_A_NAME.sub("_", name): value for name, value in window.items()}
         self._tracker.log(metrics | system, lines[-1]["step"])
-        self._losses |= {name: value for name, value in metrics.items() if "loss" in name.split("/")}
+        self._scores |= {name: value for name, value in metrics.items() if _SCORES & {*name.split("/")}}
         skipped = f"  {window['skipped_steps']:.0f} skipped" if window["skipped_steps"] else ""
         print(
             f"step {lines[-1]['step']}/{self._planned.steps}  loss {window['loss']:.4f}  "
@@ -165,9 +172,9 @@ class Reporter:
         )
 
     def checkpoint(self, path: Path, progress: Progress) -> None:
-        """Tell of a published checkpoint, with the last losses, held-out ones too, as its scores."""
+        """Tell of a published checkpoint, with the last losses and accuracies, held-out ones too, as its scores."""
         if self._tracker is not None:
-            self._tracker.checkpoint(path, progress.step, self._losses, {"tokens": progress.tokens})
+            self._tracker.checkpoint(path, progress.step, self._scores, {"tokens": progress.tokens})
 
     def result(self, record: Mapping[str, Any]) -> None:
         """Keep with the run what the exported model says it came from."""
@@ -204,6 +211,7 @@ class Reporter:
             "tokens_per_second_per_device": tokens / seconds / self._world.size,
             "step_seconds": seconds / len(lines),
             **{f"seconds/{part}": value / len(lines) for part, value in split.items()},
+            "peak_memory_gib": peak_memory(self._world.device) / 2**30,
         }
         if self._peak and self._shape:
             work = seconds * self._peak * self._world.size

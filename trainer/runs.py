@@ -16,12 +16,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from trainer.layout import MODEL, RECORD, WAITING
 from trainer.store import Store, Waiting
-from trainer.tracking import WAITING
 from udfs.errors import DataError, InstructionPretrainingError
-
-# As in trainer/export.py and trainer/loop.py, which import torch.
-MODEL, RECORD = "model", "training.json"
 
 
 def main(argv: Sequence[str] | None = None) -> int:

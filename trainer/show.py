@@ -3,6 +3,7 @@
 The weights are read from the very batch the loss would get, so what is shown is what is learned.
 """
 
+import io
 from collections.abc import Iterator
 
 import numpy as np
@@ -16,6 +17,19 @@ from trainer.objective import role_weights
 from trainer.sources import ShardSet, mixture, open_sets
 from udfs.shards.format import ROLES
 from udfs.tokens import Tokenizer, load_tokenizer
+
+_WIDTH = 140  # columns of the page
+
+
+def sample_page(config: TrainingConfig) -> str:
+    """The same as an HTML page.
+
+    Raises:
+        ConfigError, DataError: as for a training.
+    """
+    console = Console(record=True, file=io.StringIO(), width=_WIDTH, force_terminal=True)
+    show_tokens(config, console)
+    return console.export_html(clear=True)
 
 
 def show_tokens(config: TrainingConfig, console: Console) -> None:

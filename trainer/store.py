@@ -38,6 +38,7 @@ class Store:
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
         from mlflow import MlflowClient
 
+        self._uri = uri
         self._client = MlflowClient(uri)
         self.run_id = run_id
 
@@ -90,9 +91,17 @@ class Store:
             self.run_id = run_id
             return
         found = self._client.get_experiment_by_name(record["experiment"])
-        number = found.experiment_id if found else self._client.create_experiment(record["experiment"])
+        number = (
+            found.experiment_id if found else self._client.create_experiment(record["experiment"], self._artifacts())
+        )
         tags, name = dict(record["tags"]), record["name"]
         self.run_id = self._client.create_run(number, start_time=record["time"], run_name=name, tags=tags).info.run_id
+
+    def _artifacts(self) -> str | None:
+        """Where a new experiment keeps its files: beside a store that is a file, else where the store says. MLflow
+        itself would take the working directory of whoever writes first."""
+        place = self._uri.removeprefix("sqlite:///")
+        return None if place == self._uri else (Path(place).absolute().parent / "mlartifacts").as_uri()
 
     def _parameters(self, values: Mapping[str, Any]) -> None:
         from mlflow.entities import Param

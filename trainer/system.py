@@ -1,6 +1,7 @@
 """Use of the machines, under the names that MLflow's own page for it shows."""
 
-import os
+import resource
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -10,6 +11,13 @@ from trainer.distributed import World
 _MEGABYTE = 1e6
 
 
+def peak_memory(device: torch.device) -> int:
+    """Most bytes that were taken at once: allocated on the GPU, or resident on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
 class SystemMetrics:
     """Processor, memory and GPUs of every machine of a training; one process of each measures."""
 
@@ -17,10 +25,11 @@ class SystemMetrics:
         import psutil
 
         self._world = world
-        local = int(os.environ.get("LOCAL_WORLD_SIZE", world.size))
-        self._node, self._nodes = world.rank // local, world.size // local
-        self._measures = world.rank % local == 0
-        self._cards = min(local, torch.cuda.device_count()) if world.device.type == "cuda" else 0
+        self._nodes = world.size // world.local
+        self._measures = world.local_rank == 0
+        self._cards = min(world.local, torch.cuda.device_count()) if world.device.type == "cuda" else 0
+        # torch asks the driver for it through this package.
+        self._utilization = self._cards > 0 and find_spec("pynvml") is not None
         self._system: Any = psutil
         self._system.cpu_percent()  # the first call opens the window
 
@@ -30,7 +39,8 @@ class SystemMetrics:
         names = list(mine)
         values = [0.0] * (len(names) * self._nodes)
         if self._measures:
-            values[self._node * len(names) : (self._node + 1) * len(names)] = mine.values()
+            node = self._world.node
+            values[node * len(names) : (node + 1) * len(names)] = mine.values()
         total = self._world.sum(*values)
         found = {}
         for node in range(self._nodes):
@@ -53,4 +63,6 @@ class SystemMetrics:
             free, whole = torch.cuda.mem_get_info(card)
             found[f"gpu_{card}_memory_usage_megabytes"] = (whole - free) / _MEGABYTE
             found[f"gpu_{card}_memory_usage_percentage"] = 100 * (whole - free) / whole
+            if self._utilization:
+                found[f"gpu_{card}_utilization_percentage"] = torch.cuda.utilization(card)
         return found

@@ -15,12 +15,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from trainer.layout import WAITING
 from trainer.store import Record, Store, Waiting, dataset
 from udfs.shards.manifest import Manifest
 
 log = logging.getLogger("trainer")
 
-WAITING = "mlflow-waiting.jsonl"
 _START_TIMEOUT = 300.0  # seconds; a new sqlite store takes a few
 _RETRY = 30.0  # seconds until a store that failed is tried again
 

@@ -28,6 +28,12 @@ from udfs.shards.format import ROLES
 
 STEPS = 5
 MANY_STEPS = 20
+ACCUMULATIONS = (1, 4)
+STAGES = range(4)
+# What is learned: an objective, or the fractional one of ``configuration`` with every example counting alike.
+LEARNED = (*OBJECTIVES, "example")
+# A training file with roles, and the steps whose losses are written down in ``golden``.
+GOLDEN, GOLDEN_STEPS = "tiny-synthesizer", 12
 LR = 1e-2
 # Stages whose checkpoints of two ranks are continued by one: whole weights, and divided ones.
 MOVED = (1, 3)
@@ -41,23 +47,31 @@ VARIANTS = {
 }
 
 
-def configuration(root: Path, *changes: str) -> TrainingConfig:
-    """A model of 60 thousand parameters on two sets with roles, learning pairs more than contexts."""
+def configuration(root: Path, *changes: str, base: str = "") -> TrainingConfig:
+    """A model of 60 thousand parameters on two sets with roles, learning pairs more than contexts; or the training file
+    ``base`` with its own model and objective, in exact arithmetic."""
+    places = [f"data.sources.{name}.path={root / name}" for name in ("one", "two")]
+    exact = [f"output_dir={root / 'out'}", "precision=fp32", "matmul_precision=highest"]
+    if base:
+        return resolve(base, [*places, *exact, "data.sequence_length=null"])
     heads = "num_attention_heads: 2, num_key_value_heads: 2"
     model = f"{{hidden_size: 64, intermediate_size: 96, num_hidden_layers: 2, {heads}}}"
     return resolve(
         "tiny",
         [
             f"model={model}",
-            *(f"data.sources.{name}.path={root / name}" for name in ("one", "two")),
-            f"output_dir={root / 'out'}",
+            *places,
+            *exact,
             "objective={context: 0.25, instruction: 1.0, response: 1.0}",
             "batch={sequences: 8, micro_batch: 8}",
-            "precision=fp32",
-            "matmul_precision=highest",
             *changes,
         ],
     )
+
+
+def way(learned: str, stage: int, accumulation: int) -> str:
+    """Name of a way to compute the same losses."""
+    return f"{learned} zero{stage} accumulation {accumulation}"
 
 
 class Run:
@@ -148,34 +162,45 @@ def plain(config: TrainingConfig, steps: int = STEPS) -> list[list[float]]:
 
 def resumed(config: TrainingConfig, world: World, folder: Path) -> list[list[float]]:
     """Two steps, a checkpoint, and the rest in a new engine."""
-    checkpoints = Checkpoints(folder, CheckpointConfig(keep_last=1), world)
     run = Run(config, world)
-    engine = Engine(config, run.module, world)
-    here = Progress(manifests={}, stage=engine.stage, world_size=world.size)
-    first = run.steps(engine, 0, 2)
-    checkpoints.save(engine, replace(here, step=2, position=16))
-    again = Run(config, world)
-    engine = Engine(config, again.module, world)
-    progress = checkpoints.resume(engine, here, allow_changed=False)
-    assert progress is not None and progress.step == 2 and progress.position == 16
-    return first + again.steps(engine, 2, STEPS)
+    return saved_and_resumed(run, Engine(config, run.module, world), folder, (0, 2, STEPS))
 
 
 def moved(config: TrainingConfig, world: World, folder: Path) -> list[list[float]]:
     """What two ranks saved after two steps, gone on with by one; saved and loaded once more on the way."""
     run = Run(config, world)
     engine = Engine(config, run.module, world)
-    here = Progress(manifests={}, stage=engine.stage, world_size=world.size)
-    checkpoints = Checkpoints(folder, CheckpointConfig(keep_last=1), world)
-    progress = checkpoints.resume(engine, here, allow_changed=False)
-    assert progress is not None and progress.world_size == 2 and progress.step == 2
-    seen = run.steps(engine, 2, 3)
-    checkpoints.save(engine, replace(here, step=3, position=24))
-    again = Run(config, world)
-    engine = Engine(config, again.module, world)
-    progress = checkpoints.resume(engine, here, allow_changed=False)
-    assert progress is not None and progress.world_size == 1 and progress.step == 3
-    return seen + again.steps(engine, 3, STEPS)
+    progress = _resume(_checkpoints(folder, world), engine, world)
+    assert progress.world_size == 2 and progress.step == 2
+    return saved_and_resumed(run, engine, folder, (2, 3, STEPS))
+
+
+def saved_and_resumed(run: Run, engine: Engine, folder: Path, steps: tuple[int, int, int]) -> list[list[float]]:
+    """Steps from the first number to the second, a checkpoint, and those to the third in a new engine."""
+    first, middle, last = steps
+    checkpoints, world = _checkpoints(folder, run.world), run.world
+    seen = run.steps(engine, first, middle)
+    saved = replace(_here(engine, world), step=middle, position=middle * run.config.batch.sequences)
+    checkpoints.save(engine, saved)
+    again = Run(run.config, world)
+    engine = Engine(run.config, again.module, world)
+    progress = _resume(checkpoints, engine, world)
+    assert (progress.step, progress.position, progress.world_size) == (saved.step, saved.position, world.size)
+    return seen + again.steps(engine, middle, last)
+
+
+def _checkpoints(folder: Path, world: World) -> Checkpoints:
+    return Checkpoints(folder, CheckpointConfig(keep_last=1), world)
+
+
+def _resume(checkpoints: Checkpoints, engine: Engine, world: World) -> Progress:
+    newest = checkpoints.newest(_here(engine, world), allow_changed=False, steps=STEPS)
+    assert newest is not None
+    return checkpoints.resume(engine, newest)
+
+
+def _here(engine: Engine, world: World) -> Progress:
+    return Progress(manifests={}, stage=engine.stage, world_size=world.size)
 
 
 def skipped(config: TrainingConfig, world: World, limit: float) -> dict[str, Any]:
@@ -199,15 +224,19 @@ def main(root: Path, file: Path) -> None:
     world = join()
     torch.set_num_threads(1)
     seen: dict[str, Any] = {}
-    for stage in range(4):
-        for micro in (4, 1):
-            config = configuration(root, f"deepspeed=zero{stage}", f"batch.micro_batch={micro}")
-            run = Run(config, world)
-            engine = Engine(config, run.module, world)
-            seen[f"zero{stage} micro {micro}"] = run.steps(engine, 0, STEPS)
-            state = engine.state_dict()
-            if state is not None:
-                seen[f"weights zero{stage} micro {micro}"] = [float(value.double().norm()) for value in state.values()]
+    for name in LEARNED:
+        objective = "normalisation=example" if name == "example" else f"objective={name}"
+        for stage in STAGES:
+            for accumulation in ACCUMULATIONS:
+                micro = f"batch.micro_batch={8 // world.size // accumulation}"
+                config = configuration(root, f"deepspeed=zero{stage}", micro, objective)
+                run = Run(config, world)
+                engine = Engine(config, run.module, world)
+                seen[way(name, stage, accumulation)] = run.steps(engine, 0, MANY_STEPS)
+        if world.size == 1:
+            seen[f"plain {name}"] = plain(configuration(root, objective), MANY_STEPS)
+    for stage in STAGES:
+        config = configuration(root, f"deepspeed=zero{stage}", "batch.micro_batch=2")
         untied = configuration(root, f"deepspeed=zero{stage}", "model.tie_word_embeddings=false")
         run = Run(untied, world)
         seen[f"untied zero{stage}"] = run.steps(Engine(untied, run.module, world), 0, 2)
@@ -218,19 +247,16 @@ def main(root: Path, file: Path) -> None:
     for stage in (1, 2):
         config = configuration(root, f"deepspeed=zero{stage}", "batch.micro_batch=2", "precision=bf16")
         seen[f"spike bf16 zero{stage}"] = skipped(config, world, 1.0)
-    for name in (*OBJECTIVES, "example"):
-        objective = ["normalisation=example"] if name == "example" else [f"objective={name}"]
-        config = configuration(root, "deepspeed=zero1", "batch.micro_batch=2", *objective)
-        run = Run(config, world)
-        seen[f"objective {name}"] = run.steps(Engine(config, run.module, world), 0, MANY_STEPS)
-        if world.size == 1:
-            seen[f"plain {name}"] = plain(config, MANY_STEPS)
     for name, changes in VARIANTS.items():
         config = configuration(root, *changes)
         run = Run(config, world)
         seen[name] = run.steps(Engine(config, run.module, world), 0, 2)
     if world.size == 1:
         seen["plain"] = plain(configuration(root))
+        config = configuration(root, base=GOLDEN)
+        run = Run(config, world)
+        losses = run.steps(Engine(config, run.module, world), 0, GOLDEN_STEPS)
+        seen["golden"] = [loss for loss, _ in losses]
         for stage in MOVED:
             config = configuration(root, f"deepspeed=zero{stage}")
             seen[f"moved zero{stage}"] = moved(config, world, file.with_name("2") / f"zero{stage}")

@@ -8,7 +8,9 @@ import pytest
 from trainer.checkpoints import MARKER, Progress, check, complete, remove, retained
 from udfs.errors import ConfigError
 
-SAVED = Progress(step=4, manifests={"raw": "a", "tuning": "b"}, order="o", model="m", stage=1, world_size=2)
+SAVED = Progress(
+    step=4, manifests={"raw": "a", "tuning": "b"}, order="o", model="m", stage=1, world_size=2, identity="i"
+)
 
 
 def test_only_whole_checkpoints_count(tmp_path: Path) -> None:
@@ -24,7 +26,7 @@ def test_only_whole_checkpoints_count(tmp_path: Path) -> None:
 
 
 def test_the_same_data_go_on_on_any_number_of_ranks() -> None:
-    check(SAVED, replace(SAVED, step=0, world_size=5), Path("c"), allow_changed=False)
+    check(SAVED, replace(SAVED, step=0, world_size=5), Path("c"), allow_changed=False, steps=4)
 
 
 @pytest.mark.parametrize(
@@ -39,11 +41,18 @@ def test_the_same_data_go_on_on_any_number_of_ranks() -> None:
 )
 def test_another_training_is_refused(now: Progress, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
-        check(SAVED, now, Path("checkpoints/step-00000004"), allow_changed=False)
+        check(SAVED, now, Path("checkpoints/step-00000004"), allow_changed=False, steps=4)
+
+
+def test_the_end_of_a_training_with_other_settings_is_not_this_one_s() -> None:
+    changed = replace(SAVED, identity="j")
+    check(SAVED, changed, Path("c"), allow_changed=False, steps=5)  # trained on with the new settings
+    with pytest.raises(ConfigError, match="after 4 steps nothing of these 4 is left to train"):
+        check(SAVED, changed, Path("checkpoints/step-00000004"), allow_changed=False, steps=4)
 
 
 def test_changed_data_may_be_allowed() -> None:
-    check(SAVED, replace(SAVED, manifests={"raw": "z"}, order="p"), Path("c"), allow_changed=True)
+    check(SAVED, replace(SAVED, manifests={"raw": "z"}, order="p"), Path("c"), allow_changed=True, steps=4)
 
 
 def test_the_last_and_every_nth_are_kept() -> None:

@@ -71,7 +71,9 @@ def test_batches_over_ranks() -> None:
 def test_identity_is_what_decides_the_result() -> None:
     first = resolve("tiny", SET)
     manifests = {"raw": "a"}
-    same = resolve("tiny", [*SET, "output_dir=/elsewhere", "data.sources.raw.path=/moved", "log_every=1"])
+    same = resolve(
+        "tiny", [*SET, "output_dir=/elsewhere", "data.sources.raw.path=/moved", "log_every=1", "batch.micro_batch=2"]
+    )
     assert first.identity(manifests) == same.identity(manifests)
     assert first.identity(manifests) != first.identity({"raw": "b"})
     assert first.identity(manifests) != resolve("tiny", [*SET, "seed=1"]).identity(manifests)

@@ -4,17 +4,15 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.trainer.launched import MOVED, VARIANTS
+from tests.trainer.launched import ACCUMULATIONS, GOLDEN, LEARNED, MOVED, STAGES, VARIANTS, way
 from tests.trainer.shard_sets import write_set
-from trainer.objective import OBJECTIVES
 
 LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
-WAYS = [f"zero{stage} micro {micro}" for stage in range(4) for micro in (4, 1)]
-STAGES = [f"zero{stage}" for stage in range(4)]
 
 
 @pytest.fixture(scope="module")
@@ -37,21 +35,25 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> dict[int, dict[str, Any]]:
 def _close(found: list[list[float]], wanted: list[list[float]]) -> None:
     for (loss, norm), (other_loss, other_norm) in zip(found, wanted, strict=True):
         assert loss == pytest.approx(other_loss, rel=1e-5)
-        assert norm == pytest.approx(other_norm, rel=1e-4)
+        assert norm == pytest.approx(other_norm, rel=1e-5)
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("learned", LEARNED)
 @pytest.mark.parametrize("ranks", [1, 2])
-def test_every_way_equals_a_loop_of_torch_alone(seen: dict[int, dict[str, Any]], ranks: int, way: str) -> None:
-    _close(seen[ranks][way], seen[1]["plain"])
-    weights = pytest.approx(seen[1]["weights zero0 micro 4"], rel=1e-4)
-    assert seen[ranks][f"weights {way}"] == weights
+def test_every_way_equals_a_loop_of_torch_alone(seen: dict[int, dict[str, Any]], ranks: int, learned: str) -> None:
+    """Twenty steps at every ZeRO stage, with and without accumulation, against each document in a forward pass of its
+    own."""
+    wanted = seen[1][f"plain {learned}"]
+    assert len(wanted) == 20
+    for stage in STAGES:
+        for accumulation in ACCUMULATIONS:
+            _close(seen[ranks][way(learned, stage, accumulation)], wanted)
 
 
 @pytest.mark.parametrize("stage", STAGES)
 @pytest.mark.parametrize("ranks", [1, 2])
-def test_a_head_of_its_own_equals_at_every_stage(seen: dict[int, dict[str, Any]], ranks: int, stage: str) -> None:
-    _close(seen[ranks][f"untied {stage}"], seen[1]["untied zero0"])
+def test_a_head_of_its_own_equals_at_every_stage(seen: dict[int, dict[str, Any]], ranks: int, stage: int) -> None:
+    _close(seen[ranks][f"untied zero{stage}"], seen[1]["untied zero0"])
 
 
 def test_something_is_learned(seen: dict[int, dict[str, Any]]) -> None:
@@ -61,8 +63,8 @@ def test_something_is_learned(seen: dict[int, dict[str, Any]]) -> None:
 
 @pytest.mark.parametrize("stage", STAGES)
 @pytest.mark.parametrize("ranks", [1, 2])
-def test_resumed_equals_uninterrupted(seen: dict[int, dict[str, Any]], ranks: int, stage: str) -> None:
-    _close(seen[ranks][f"resumed {stage}"], seen[1]["plain"])
+def test_resumed_equals_uninterrupted(seen: dict[int, dict[str, Any]], ranks: int, stage: int) -> None:
+    _close(seen[ranks][f"resumed zero{stage}"], seen[1]["plain"])
 
 
 @pytest.mark.parametrize("stage", MOVED)
@@ -70,12 +72,11 @@ def test_another_number_of_ranks_goes_on(seen: dict[int, dict[str, Any]], stage:
     _close(seen[1][f"moved zero{stage}"], seen[1]["plain"][2:])
 
 
-@pytest.mark.parametrize("name", [*OBJECTIVES, "example"])
-@pytest.mark.parametrize("ranks", [1, 2])
-def test_every_objective_equals_documents_alone(seen: dict[int, dict[str, Any]], ranks: int, name: str) -> None:
-    """Twenty steps with accumulation, against each document in a forward pass of its own."""
-    assert len(seen[1][f"plain {name}"]) == 20
-    _close(seen[ranks][f"objective {name}"], seen[1][f"plain {name}"])
+def test_golden_losses(seen: dict[int, dict[str, Any]]) -> None:
+    """Losses of a training by role in fp32, as they have always been: a change here is a change of the result. Those
+    of pre-training are in ``test_training``."""
+    lines = (Path(__file__).parent / "golden" / f"{GOLDEN}.txt").read_text(encoding="utf-8").splitlines()
+    assert seen[1]["golden"] == pytest.approx([float(line.split()[1]) for line in lines], rel=1e-4)
 
 
 @pytest.mark.parametrize("name", VARIANTS)
@@ -89,18 +90,18 @@ def test_recomputing_and_noise_do_not_depend_on_the_way(seen: dict[int, dict[str
 @pytest.mark.parametrize("kind", ["poisoned", "spike"])
 @pytest.mark.parametrize("stage", STAGES)
 @pytest.mark.parametrize("ranks", [1, 2])
-def test_a_bad_step_is_skipped(seen: dict[int, dict[str, Any]], ranks: int, stage: str, kind: str) -> None:
+def test_a_bad_step_is_skipped(seen: dict[int, dict[str, Any]], ranks: int, stage: int, kind: str) -> None:
     """One that is not finite, or above the limit: weights and optimizer are as if it had not been."""
-    outcome = seen[ranks][f"{kind} {stage}"]
+    outcome = seen[ranks][f"{kind} zero{stage}"]
     assert outcome["applied"] is False
     assert outcome["unchanged"] is True
     assert (kind == "spike") == (1.0 < outcome["loss"] < 100.0)
     assert outcome["following"] == pytest.approx(seen[1]["poisoned zero0"]["following"], rel=1e-5)
 
 
-@pytest.mark.parametrize("stage", ["zero1", "zero2"])
+@pytest.mark.parametrize("stage", [1, 2])
 @pytest.mark.parametrize("ranks", [1, 2])
-def test_a_spike_is_skipped_in_bf16(seen: dict[int, dict[str, Any]], ranks: int, stage: str) -> None:
-    outcome = seen[ranks][f"spike bf16 {stage}"]
+def test_a_spike_is_skipped_in_bf16(seen: dict[int, dict[str, Any]], ranks: int, stage: int) -> None:
+    outcome = seen[ranks][f"spike bf16 zero{stage}"]
     assert outcome["applied"] is False and outcome["unchanged"] is True
     assert outcome["following"] == pytest.approx(seen[1]["poisoned zero0"]["following"], rel=1e-2)

@@ -7,7 +7,7 @@ import torch
 
 from tests.tiny_model import write_tiny_model
 from trainer import evaluation
-from udfs.errors import DataError, EnvironmentProblem
+from udfs.errors import EnvironmentProblem
 
 PEOPLE = ("Ada Brun", "Tomas Lindqvist", "Irena Vos", "Oskar Thiel")
 TOWNS = ("Marsgate", "Old Tarn", "Veld", "Northwick on Sea")
@@ -119,24 +119,3 @@ def test_command_says_what_is_missing(tmp_path: Path, capsys: pytest.CaptureFixt
 def test_a_folder_without_a_model_is_refused(tmp_path: Path, questions: list[dict[str, Any]]) -> None:
     with pytest.raises(EnvironmentProblem, match=r"no config\.json"):
         evaluation.evaluate_model(tmp_path, questions)
-
-
-GOOD = {"question_id": "a", "prompt": "p", "options": ["x", "y"], "gold": 1, "answer": "y"}
-
-
-@pytest.mark.parametrize(
-    ("lines", "message"),
-    [
-        ([], "holds no questions"),
-        (["{"], "line 1 is not JSON"),
-        (['"text"'], "lacks question_id"),
-        ([json.dumps({**GOOD, "gold": 2})], "gold is 2 of 2 options"),
-        ([json.dumps({**GOOD, "options": ["x"], "gold": 0})], "at least two"),
-        ([json.dumps(GOOD), "", json.dumps(GOOD)], "line 3.*occurs twice"),
-    ],
-)
-def test_questions_are_checked(tmp_path: Path, lines: list[str], message: str) -> None:
-    path = tmp_path / "questions.jsonl"
-    path.write_text("\n".join(lines), encoding="utf-8")
-    with pytest.raises(DataError, match=message):
-        evaluation.read_questions(path)

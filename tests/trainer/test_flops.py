@@ -7,6 +7,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig
 
+from tests.tiny_model import tiny_config
 from trainer.config import resolve
 from trainer.flops import DEVICES, Shape, device_named
 from udfs.errors import ConfigError
@@ -50,16 +51,7 @@ def test_llama_from_its_folder(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", [MistralConfig, LlamaConfig])
 def test_parameters_are_those_of_transformers(kind: type, tied: bool) -> None:
     shape = Shape(64, 96, 3, 4, 2, 16, 320, tied)
-    config = kind(
-        vocab_size=320,
-        hidden_size=64,
-        intermediate_size=96,
-        num_hidden_layers=3,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        tie_word_embeddings=tied,
-        pad_token_id=None,
-    )
+    config = tiny_config(kind, vocab_size=320, hidden_size=64, num_hidden_layers=3, tie_word_embeddings=tied)
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
     assert shape.parameters == sum(entry.numel() for entry in model.parameters())

@@ -1,15 +1,16 @@
 """The held-out loss is that of the chosen rows, whoever computes which of them."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from transformers import MistralConfig, MistralForCausalLM
+from transformers import MistralForCausalLM
 
+from tests.tiny_model import tiny_config
+from tests.trainer.ranks import Alone, Part
 from tests.trainer.shard_sets import write_set
 from trainer.config import resolve
-from trainer.data import Batch, read_rows
+from trainer.data import read_rows
 from trainer.distributed import World
 from trainer.held_out import HeldOut
 from trainer.loss import LanguageModelLoss
@@ -17,25 +18,6 @@ from trainer.objective import role_weights
 from trainer.sources import open_held_out, open_sets
 
 ROWS = 7
-
-
-class _Alone:
-    """The model without the engine of a training."""
-
-    def __init__(self, module: LanguageModelLoss) -> None:
-        self.module = module
-
-    @torch.no_grad()
-    def evaluate(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-        return self.module(batch)
-
-
-class _Part(World):
-    """One of several ranks, which keeps what it would have added to the others'."""
-
-    def sum(self, *values: float) -> list[float]:
-        self.control.append(values)
-        return list(values)
 
 
 @pytest.mark.parametrize("normalisation", ["token", "example"])
@@ -55,10 +37,7 @@ def test_loss_of_the_rows_for_any_number_of_ranks(tmp_path: Path, normalisation:
     )
     sets = open_held_out(config, open_sets(config))
     torch.manual_seed(0)
-    shape = MistralConfig(
-        vocab_size=320, hidden_size=32, intermediate_size=48, num_hidden_layers=1, num_attention_heads=2,
-        num_key_value_heads=2, sliding_window=None, attn_implementation="sdpa", initializer_range=0.3,
-    )  # fmt: skip
+    shape = tiny_config(vocab_size=320, num_hidden_layers=1, initializer_range=0.3)
     module = LanguageModelLoss(MistralForCausalLM(shape)).eval()
 
     total = weight = 0.0
@@ -71,7 +50,7 @@ def test_loss_of_the_rows_for_any_number_of_ranks(tmp_path: Path, normalisation:
                 total += float(module(batch)[0])
             weight += float(batch.weights.sum())
 
-    engine: Any = _Alone(module)
+    engine = Alone(module)
     whole = HeldOut(config, sets, World(0, 1, torch.device("cpu"), None))(engine)
     assert set(whole) == {
         "held_out/loss",
@@ -85,6 +64,6 @@ def test_loss_of_the_rows_for_any_number_of_ranks(tmp_path: Path, normalisation:
     for size in (2, 3):
         kept: list[tuple[float, ...]] = []
         for rank in range(size):
-            HeldOut(config, sets, _Part(rank, size, torch.device("cpu"), kept))(engine)
+            HeldOut(config, sets, Part(rank, size, torch.device("cpu"), kept))(engine)
         sums = [sum(values) for values in zip(*kept, strict=True)]
         assert sums[0] / sums[-1] == pytest.approx(whole["held_out/loss"], rel=1e-5)

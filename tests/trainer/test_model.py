@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import MistralConfig, MistralForCausalLM, PreTrainedModel
+from transformers import MistralForCausalLM, PreTrainedModel
 
+from tests.tiny_model import tiny_config
 from trainer.attention import VARLEN, attention_implementation, attention_inputs, document_mask
 from trainer.config import resolve
 from trainer.data import Batch, collate
@@ -57,18 +58,7 @@ def test_document_mask() -> None:
 @pytest.fixture(scope="module", params=["eager", "sdpa"])
 def model(request: pytest.FixtureRequest) -> PreTrainedModel:
     torch.manual_seed(0)
-    shape = MistralConfig(
-        vocab_size=97,
-        hidden_size=48,
-        intermediate_size=96,
-        num_hidden_layers=3,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        sliding_window=None,
-        attn_implementation=request.param,
-        initializer_range=0.2,
-    )
-    return MistralForCausalLM(shape).train()
+    return MistralForCausalLM(tiny_config(num_hidden_layers=3, attn_implementation=request.param)).train()
 
 
 def _packed(lengths: list[int], total: int, seed: int = 0) -> Batch:
@@ -145,18 +135,7 @@ def test_activation_checkpointing_computes_again_what_it_did_not_keep(
 
 def test_compiled_layers_give_the_same() -> None:
     torch.manual_seed(0)
-    plain = MistralForCausalLM(
-        MistralConfig(
-            vocab_size=97,
-            hidden_size=32,
-            intermediate_size=48,
-            num_hidden_layers=1,
-            num_attention_heads=2,
-            num_key_value_heads=2,
-            sliding_window=None,
-            attn_implementation="sdpa",
-        )
-    )
+    plain = MistralForCausalLM(tiny_config(hidden_size=32, intermediate_size=48, num_hidden_layers=1))
     compiled = copy.deepcopy(plain)
     compile_layers(compiled)
     batch = _packed([10, 14, 8], 36)
@@ -198,16 +177,7 @@ def test_noise_only_while_training(model: PreTrainedModel) -> None:
 
 def test_the_kernel_for_several_documents_fits_the_model() -> None:
     """Shapes and arguments, without a GPU: on the meta device nothing is computed, but everything is called."""
-    shape = MistralConfig(
-        vocab_size=97,
-        hidden_size=64,
-        intermediate_size=96,
-        num_hidden_layers=1,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        sliding_window=None,
-        attn_implementation=VARLEN,
-    )
+    shape = tiny_config(hidden_size=64, num_hidden_layers=1, attn_implementation=VARLEN)
     model = MistralForCausalLM(shape).to("meta", torch.bfloat16)
     inputs = attention_inputs(_packed([10, 14, 8], 36), VARLEN, torch.bfloat16)
     assert inputs["cu_seq_lens_q"].tolist() == [0, 10, 24, 32, 36]
@@ -224,15 +194,7 @@ def test_kernels_for_several_documents_equal_the_mask(kernel: str) -> None:
     if kernel == "flash_attention_2":
         pytest.importorskip("flash_attn")
     torch.manual_seed(0)
-    shape = MistralConfig(
-        vocab_size=97,
-        hidden_size=128,
-        intermediate_size=256,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=2,
-        sliding_window=None,
-    )
+    shape = tiny_config(hidden_size=128, num_attention_heads=2, initializer_range=0.02)
     model = MistralForCausalLM(shape).to("cuda", torch.bfloat16)
     batch = _packed([10, 14, 8], 36).to(torch.device("cuda"))
     losses = []

@@ -1,7 +1,9 @@
 """The command, as it is used: trained, killed, resumed, stopped, exported."""
 
+import contextlib
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -31,6 +33,9 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("training")
     write_set(folder, "raw", 200)
     write_set(folder, "held", 40)
+    question = {"prompt": "abc", "options": ["ab", "hgf"], "gold": 0, "answer": "ab"}
+    lines = [json.dumps({**question, "question_id": f"q{number}"}) for number in range(3)]
+    (folder / "questions.jsonl").write_text("\n".join(lines), encoding="utf-8")
     return folder
 
 
@@ -68,12 +73,32 @@ def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, env=_environment(), capture_output=True, text=True, check=False)
 
 
-def _interrupt(command: list[str], moment: Callable[[], bool], number: int) -> int:
-    """Send the signal once ``moment()`` has come; returns the exit code."""
+def _stepped(output: Path, step: int) -> Callable[[], bool]:
+    """Whether so many steps are done."""
+    return lambda: len(_lines(output)) >= step
+
+
+def _saving(output: Path) -> Callable[[], bool]:
+    """Whether a checkpoint is being written; one that an earlier kill left behind does not count."""
+
+    def parts() -> set[tuple[str, int]]:
+        found = set()
+        for path in (output / "checkpoints").glob(".*.part"):
+            with contextlib.suppress(FileNotFoundError):
+                found.add((path.name, path.stat().st_mtime_ns))
+        return found
+
+    before = parts()
+    return lambda: bool(parts() - before)
+
+
+def _interrupt(command: list[str], moment: Callable[[], bool], number: int, later: float = 0.0) -> int:
+    """Send the signal once ``moment()`` has come, or so many seconds later; returns the exit code."""
     with subprocess.Popen(command, env=_environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         while not moment():
             assert process.poll() is None, "it ended before it could be interrupted"
-            time.sleep(0.005)
+            time.sleep(0.001)
+        time.sleep(later)
         process.send_signal(number)
         return process.wait()
 
@@ -91,7 +116,8 @@ def _losses(output: Path) -> list[float]:
 @pytest.fixture(scope="module")
 def undisturbed(root: Path) -> Path:
     output = root / "undisturbed"
-    done = _run(_command(root, output, f"held_out={{sources: {{held: {root / 'held'}}}, every_steps: 12, rows: 10}}"))
+    sources = f"sources: {{held: {root / 'held'}}}, questions: {root / 'questions.jsonl'}"
+    done = _run(_command(root, output, f"held_out={{{sources}, every_steps: 12, rows: 10}}"))
     assert done.returncode == 0, done.stderr[-4000:]
     # Nothing but our own lines on stdout.
     assert [line.split()[0] for line in done.stdout.splitlines()[1:]] == ["step"] * STEPS
@@ -106,13 +132,21 @@ def test_golden_losses(undisturbed: Path) -> None:
 
 
 def test_killed_and_resumed_equals_undisturbed(root: Path, undisturbed: Path) -> None:
+    """Killed at random moments, of which every other one lies within a save; a kill can come so early that nothing was
+    done since the last one."""
     output = root / "killed"
-    command = _command(root, output)
-    for step in (7, 18):
-        assert _interrupt(command, lambda: len(_lines(output)) >= step, signal.SIGKILL) == -signal.SIGKILL  # noqa: B023
+    command = _command(root, output, "checkpoints.every_steps=2")
+    draw = random.Random(int(os.environ.get("IPT_KILL_SEED", "0")))
+    kills = int(os.environ.get("IPT_KILLS", "2"))
+    for number in range(kills):
+        # Some steps must be left for the kills to come.
+        within_save, done, ahead = number % 2 == 0, len(_lines(output)), draw.randint(1, max(1, 2 * STEPS // kills - 2))
+        moment = _saving(output) if within_save else _stepped(output, min(done + ahead, STEPS - 1))
+        assert _interrupt(command, moment, signal.SIGKILL, draw.uniform(0, 0.05)) == -signal.SIGKILL
+        print(f"killed {'in a save' if within_save else 'between saves'} after step {len(_lines(output))}")
     done = _run(command)
     assert done.returncode == 0, done.stderr[-4000:]
-    assert "from step 15" in done.stdout or "from step 20" in done.stdout
+    assert "from step" in done.stdout
     assert _losses(output) == _losses(undisturbed)
     records = [json.loads((folder / "model" / "training.json").read_text()) for folder in (output, undisturbed)]
     assert records[0]["tokens"] == records[1]["tokens"]
@@ -126,14 +160,20 @@ def test_killed_and_resumed_equals_undisturbed(root: Path, undisturbed: Path) ->
 
 def test_stopped_by_sigterm_saves_and_goes_on(root: Path, undisturbed: Path) -> None:
     output = root / "stopped"
+    output.mkdir()
+    (output / "SAVE").touch()
     command = _command(root, output)
     assert _interrupt(command, lambda: len(_lines(output)) >= 6, signal.SIGTERM) == 143
     steps = len(_lines(output))
     markers = sorted((output / "checkpoints").glob("step-*/COMPLETE"))
     progress = json.loads(markers[-1].read_text())
     assert progress["step"] == steps and len(progress["losses"]) == min(steps, 8)
-    run = MlflowClient(f"sqlite:///{root / 'mlflow.db'}").get_run(progress["run_id"])
+    client = MlflowClient(f"sqlite:///{root / 'mlflow.db'}")
+    run = client.get_run(progress["run_id"])
     assert run.info.status == "KILLED"
+    # The file asked for a checkpoint after the first step, which later ones have replaced since.
+    models = client.search_logged_models([run.info.experiment_id], f"source_run_id = '{run.info.run_id}'")
+    assert min(model.name for model in models) == "step-00000001" and not (output / "SAVE").exists()
     assert _run(command).returncode == 0
     assert _losses(output) == _losses(undisturbed)
 
@@ -153,10 +193,18 @@ def test_what_is_reported(root: Path, undisturbed: Path) -> None:
     assert "mfu" not in last  # nobody knows the peak of this device
     held = [line["held_out/loss"] for line in lines if "held_out/loss" in line]
     assert len(held) == 2 and held[1] < held[0] - 0.1
+    assert last["held_out/acc"] in (0.0, 1.0)  # three times the same question
+    assert last["peak_memory_gib"] > 0.1
     assert last["held_out/loss/source/held"] == pytest.approx(last["held_out/loss"], rel=1e-5)
     run = MlflowClient(f"sqlite:///{root / 'mlflow.db'}").get_run(json.loads(_record(undisturbed))["run_id"])
     assert run.data.metrics["held_out/loss"] == pytest.approx(held[1])
     assert run.data.metrics["loss/source/raw"] == pytest.approx(last["loss"], rel=1e-5)
+    client = MlflowClient(f"sqlite:///{root / 'mlflow.db'}")
+    artifacts = {entry.path for entry in client.list_artifacts(run.info.run_id)}
+    assert artifacts == {"deepspeed.json", "history.jsonl", "plots", "tokens.html", "training.yaml"}
+    models = client.search_logged_models([run.info.experiment_id], f"source_run_id = '{run.info.run_id}'")
+    newest = max(models, key=lambda model: int(model.params["step"]))
+    assert {entry.key for entry in newest.metrics} >= {"checkpoint/held_out/loss", "checkpoint/held_out/acc"}
 
 
 def test_too_many_spikes_stop_the_training(root: Path) -> None:
@@ -181,20 +229,21 @@ def _record(output: Path) -> str:
     return (output / "model" / "training.json").read_text(encoding="utf-8")
 
 
-def test_a_finished_training_is_not_repeated(root: Path, undisturbed: Path) -> None:
+def test_what_becomes_of_a_finished_training(root: Path, undisturbed: Path) -> None:
+    """The same again does nothing; other data, and other settings without a step left for them, are refused."""
     model = undisturbed / "model" / "model.safetensors"
     before = model.stat().st_mtime_ns
-    done = _run(_command(root, undisturbed))
-    assert done.returncode == 0 and "already" in done.stdout
-    assert model.stat().st_mtime_ns == before
-
-
-def test_changed_data_are_refused(root: Path, undisturbed: Path) -> None:
     write_set(root, "more", 120)
-    changed = _command(root, undisturbed, f"data.sources.more.path={root / 'more'}")
-    done = _run(changed)
-    assert done.returncode == 2
+    changes = ([], [f"data.sources.more.path={root / 'more'}"], ["optimizer.lr=1.0e-4"])
+    commands = [_command(root, undisturbed, *entry)[3:] for entry in changes]
+    # One process: the libraries are loaded once.
+    code = f"from trainer.__main__ import main; print([main(command) for command in {commands!r}])"
+    done = _run([sys.executable, "-c", code])
+    assert done.stdout.splitlines()[-1] == "[0, 2, 2]", done.stderr[-4000:]
+    assert "this training's result already" in done.stdout
     assert "shard sets more changed" in done.stderr and "data.allow_changed=true" in done.stderr
+    assert "a training with other settings" in done.stderr
+    assert model.stat().st_mtime_ns == before
 
 
 def test_exported_model(root: Path, undisturbed: Path) -> None:

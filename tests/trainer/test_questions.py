@@ -1,0 +1,90 @@
+"""Questions: how they are read, and that the model at work is scored as ``trainer.evaluation`` would score it."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from tests.tiny_model import write_tiny_model
+from tests.trainer.ranks import Alone, Part
+from trainer.config import resolve
+from trainer.distributed import World
+from trainer.evaluation import evaluate_model
+from trainer.loss import LanguageModelLoss
+from trainer.questions import Questions, read_questions
+from udfs.errors import DataError
+from udfs.tokens import load_tokenizer
+
+GOOD = {"question_id": "a", "prompt": "p", "options": ["x", "y"], "gold": 1, "answer": "y"}
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ([], "holds no questions"),
+        (["{"], "line 1 is not JSON"),
+        (['"text"'], "lacks question_id"),
+        ([json.dumps({**GOOD, "gold": 2})], "gold is 2 of 2 options"),
+        ([json.dumps({**GOOD, "options": ["x"], "gold": 0})], "at least two"),
+        ([json.dumps(GOOD), "", json.dumps(GOOD)], "line 3.*occurs twice"),
+    ],
+)
+def test_questions_are_checked(tmp_path: Path, lines: list[str], message: str) -> None:
+    path = tmp_path / "questions.jsonl"
+    path.write_text("\n".join(lines), encoding="utf-8")
+    with pytest.raises(DataError, match=message):
+        read_questions(path)
+
+
+TOWNS = ("Marsgate", "Old Tarn", "Veld", "Northwick on Sea")
+
+
+@pytest.fixture(scope="module")
+def questions(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("questions") / "questions.jsonl"
+    lines = [
+        {
+            "question_id": f"q{number}",
+            "prompt": f"In which town was number {number} born?",
+            "options": TOWNS[: 2 + number % 3],
+            "gold": number % 2,
+            "answer": TOWNS[number % 2],
+        }
+        for number in range(11)
+    ]
+    file.write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+    return file
+
+
+def test_accuracy_is_that_of_the_evaluation_for_any_number_of_ranks(questions: Path, tmp_path: Path) -> None:
+    folder = write_tiny_model(tmp_path / "model", [questions.read_text()])
+    tokenizer = load_tokenizer(folder)
+    network = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="sdpa")
+    engine = Alone(LanguageModelLoss(network).eval())
+    config = resolve(
+        "tiny",
+        [
+            "data.sources.raw.path=/nowhere",
+            f"output_dir={tmp_path}",
+            f"held_out.questions={questions}",
+            "batch={sequences: 4, micro_batch: 4}",
+        ],
+    )
+    cpu = torch.device("cpu")
+    found = Questions(config, tokenizer, 64, World(0, 1, cpu, None))(engine)
+    wanted = evaluate_model(folder, read_questions(questions), device="cpu")["metrics"]
+    assert found == {f"held_out/{name}": pytest.approx(wanted[name]["value"]) for name in ("acc", "acc_norm")}
+    assert 0 < found["held_out/acc"] < 1  # neither all nor nothing: the comparison says something
+
+    def entropies(size: int) -> np.ndarray:
+        kept: list[tuple[float, ...]] = []
+        for rank in range(size):
+            Questions(config, tokenizer, 64, Part(rank, size, cpu, kept))(engine)
+        return np.sum(kept, axis=0)
+
+    np.testing.assert_allclose(entropies(3), entropies(1), rtol=1e-5)
+    with pytest.raises(DataError, match=r"question 'q0' takes \d+ tokens"):
+        Questions(config, tokenizer, 8, World(0, 1, cpu, None))
