@@ -10,11 +10,13 @@ import re
 import shutil
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydantic import Field
 
+from jobs.lakehouse.quiet import quiet_start
 from udfs.config import Config, build, read
 from udfs.errors import EnvironmentProblem
 
@@ -69,7 +71,8 @@ def start(target: TargetConfig, app_name: str) -> "SparkSession":
         return builder.getOrCreate()
     for key, value in DELTA_SETTINGS.items():
         builder = builder.config(key, value)
-    if "PYSPARK_GATEWAY_PORT" not in os.environ:  # not under spark-submit: the JVM is ours to start
+    ours = "PYSPARK_GATEWAY_PORT" not in os.environ  # not under spark-submit: the JVM is ours to start
+    if ours:
         check_java()
         if target.master:
             builder = builder.master(target.master)
@@ -83,7 +86,8 @@ def start(target: TargetConfig, app_name: str) -> "SparkSession":
 
             builder = configure_spark_with_delta_pip(builder)
     try:
-        return builder.getOrCreate()
+        with quiet_start() if ours else nullcontext():
+            return builder.getOrCreate()
     except Exception as error:
         raise _explained(error) from error
 
