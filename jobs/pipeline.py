@@ -8,7 +8,7 @@ from pydantic import Field, field_validator
 
 from jobs.lakehouse.config import LakehouseConfig
 from jobs.lakehouse.stage import Verb
-from udfs.config import Config, build, override, read
+from udfs.config import Config, build, hint, override, read
 from udfs.errors import ConfigError
 
 # In pipeline order; the texts are what `ipt --help` shows.
@@ -69,7 +69,8 @@ class Pipeline(Config):
         found = tuple(entry for entry in self.steps if entry.verb == verb and step in (None, entry.name))
         if not found:
             names = ", ".join(f"{entry.name} ({entry.verb})" for entry in self.steps)
-            raise ConfigError(f"the pipeline has no step {step or ''} of verb {verb!r}. Its steps: {names}.")
+            near = hint(step, [entry.name for entry in self.steps if entry.verb == verb]) if step else ""
+            raise ConfigError(f"the pipeline has no step {step or ''} of verb {verb!r}.{near} Its steps: {names}.")
         return found
 
 
@@ -80,7 +81,7 @@ def load_verb(name: str) -> Verb:
         ConfigError: there is no such verb.
     """
     if name not in VERBS:
-        raise ConfigError(f"there is no verb {name!r}. Verbs: {', '.join(VERBS)}.")
+        raise ConfigError(f"there is no verb {name!r}.{hint(name, VERBS)} Verbs: {', '.join(VERBS)}.")
     verb: Verb = import_module(f"jobs.{name}").VERB
     return verb
 
@@ -127,5 +128,6 @@ def _below_steps(assignment: str, steps: set[str]) -> str:
     if section in ("lakehouse", "steps"):
         return assignment
     raise ConfigError(
-        f"--set {assignment!r}: there is no section {section!r}. Sections: lakehouse, {', '.join(sorted(steps))}."
+        f"--set {assignment!r}: there is no section {section!r}.{hint(section, {'lakehouse', *steps})} Sections: "
+        f"lakehouse, {', '.join(sorted(steps))}."
     )

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from udfs.shards.manifest import Manifest
+from udfs.tracking import artifact_location
 
 log = logging.getLogger("trainer")
 
@@ -90,7 +91,11 @@ class Store:
             self.run_id = run_id
             return
         found = self._client.get_experiment_by_name(record["experiment"])
-        number = found.experiment_id if found else self._client.create_experiment(record["experiment"])
+        number = (
+            found.experiment_id
+            if found
+            else self._client.create_experiment(record["experiment"], artifact_location(self._client.tracking_uri))
+        )
         tags, name = dict(record["tags"]), record["name"]
         self.run_id = self._client.create_run(number, start_time=record["time"], run_name=name, tags=tags).info.run_id
 
