@@ -107,6 +107,10 @@ def _run(arguments: argparse.Namespace) -> int:
         print(describe(pipeline, steps))
         return 0
     continuous = getattr(arguments, "continuous", None)
+    for option in ("continuous", "preview"):
+        number = getattr(arguments, option, None)
+        if number is not None and number < 1:
+            raise ConfigError(f"--{option} {number} must be at least 1.")
     if continuous is not None and (load_verb(arguments.verb).stage is None or len(steps) != 1):
         raise ConfigError(f"--continuous needs one streaming step; {arguments.verb} has {len(steps)} here. Use --step.")
     given = [name for name in ("tokens_per_second", "price_per_hour") if getattr(arguments, name, None) is not None]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from jobs.lakehouse.lakehouse import Lakehouse
 from jobs.lakehouse.progress import Progress, is_metered
+from jobs.lakehouse.session import load_target
 from jobs.lakehouse.stage import Job, run_stage
 from jobs.pipeline import Pipeline, Step, load_verb
 
@@ -25,17 +26,17 @@ class Runner:
 
     def __init__(self, pipeline: Pipeline, session: "SparkSession | None" = None) -> None:
         self._session = session
-        self._target = pipeline.lakehouse.target
+        self._target = load_target(pipeline.lakehouse.target)
         self.progress = Progress()
         self.lakehouse = Lakehouse(pipeline.lakehouse, self.session)
 
     def session(self) -> "SparkSession":
         """The session, started on first use."""
         if self._session is None:
-            from jobs.lakehouse.session import load_target, start
+            from jobs.lakehouse.session import start
 
             self.progress.step("spark", "starting; the first time on a machine, Delta's JARs are fetched")
-            self._session = start(load_target(self._target), "instruction-pretraining")
+            self._session = start(self._target, "instruction-pretraining")
         return self._session
 
     def foresee(self, steps: Sequence[Step]) -> None:

@@ -51,6 +51,7 @@ def test_help_lists_the_verbs_in_pipeline_order_and_loads_nothing_heavy():
         ("synthesize.rouns=2", "Did you mean 'rounds'"),
         ("synthesise.rounds=2", "no section 'synthesise'. Did you mean 'synthesize'"),
         ("rounds", "is not of the form"),
+        ("lakehouse.target=locl", "Did you mean 'local'"),
     ],
 )
 def test_wrong_setting_is_one_message_and_exit_code_2(pipeline, tmp_path, capsys, change, message):
@@ -124,10 +125,11 @@ def test_every_pipeline_file_is_valid(name, monkeypatch, tmp_path):
     [
         (["--estimate", "0"], "--estimate.documents"),
         (["--estimate", "5", "--price-per-hour", "-1"], "--estimate.price_per_hour"),
+        (["--preview", "0"], "--preview 0 must be at least 1"),
         (["--price-per-hour", "2"], "--price-per-hour belongs to --estimate"),
     ],
 )
-def test_wrong_questions_about_cost_start_nothing(pipeline, tmp_path, capsys, arguments, message):
+def test_wrong_numbers_start_nothing(pipeline, tmp_path, capsys, arguments, message):
     path = pipeline(PIPELINE.format(root=tmp_path / "lake", rounds=2))
     assert main(["synthesize", "--config", path, *arguments]) == 2
     assert message in capsys.readouterr().err
