@@ -1,5 +1,6 @@
 """A pipeline file: the lakehouse, and steps in order, each a verb with its settings."""
 
+import re
 from collections.abc import Iterable
 from importlib import import_module
 from typing import Any
@@ -30,6 +31,9 @@ VERBS = {
 }
 
 
+_STEP_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+
+
 class PipelineConfig(Config):
     """The whole file. ``steps`` maps a step's name to its settings, in the order they run.
 
@@ -44,6 +48,14 @@ class PipelineConfig(Config):
     @classmethod
     def _empty_is_default(cls, value: Any) -> Any:
         return {key: entry or {} for key, entry in value.items()} if isinstance(value, dict) else value
+
+    @field_validator("steps")
+    @classmethod
+    def _names_of_folders(cls, value: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        wrong = [name for name in value if not _STEP_NAME.fullmatch(name)]
+        if wrong:
+            raise ValueError(f"a step names folders, so it must consist of letters, digits, - and _; not {wrong}")
+        return value
 
 
 class Step(Config):

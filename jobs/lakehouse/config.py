@@ -25,6 +25,13 @@ class LakehouseConfig(Config):
     tracking_uri: str | None = None
     experiment: str = "instruction-pretraining"
 
+    @field_validator("root")
+    @classmethod
+    def _quotable(cls, value: str) -> str:
+        if not value or "`" in value:
+            raise ValueError("must be the path of a folder without a backtick, by which Spark ends a path")
+        return value
+
     @field_validator("tracking_uri")
     @classmethod
     def _no_credentials(cls, value: str | None) -> str | None:
