@@ -92,6 +92,16 @@ def start(target: TargetConfig, app_name: str) -> "SparkSession":
         raise _explained(error) from error
 
 
+def fetch() -> int:
+    """Start a session once, so that later ones find the JARs on this machine; gives an exit code."""
+    try:
+        start(load_target("local"), "fetch").stop()
+    except EnvironmentProblem as error:
+        print(f"ipt: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
 def check_java() -> None:
     """Raises EnvironmentProblem unless a Java of version 17 or newer can be started."""
     home = os.environ.get("JAVA_HOME")
@@ -122,3 +132,7 @@ def _explained(error: Exception) -> Exception:
             f"Spark said: {text.splitlines()[0] if text else type(error).__name__}"
         )
     return error
+
+
+if __name__ == "__main__":
+    raise SystemExit(fetch())
