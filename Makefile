@@ -11,6 +11,8 @@ export HF_HUB_OFFLINE ?= 1
 export MLFLOW_DISABLE_TELEMETRY ?= true
 # Set in many container images; our own modules would be compiled anew by every process.
 unexport PYTHONDONTWRITEBYTECODE
+# What DeepSpeed builds names files of the installation it was built in: clones that share it would build it in turns.
+export TORCH_EXTENSIONS_DIR ?= $(CURDIR)/.venv/torch_extensions
 ARMS ?= two
 DEMO := $(if $(filter all,$(ARMS)),demo-all,demo)
 # Compiled here once: where Python may not write bytecode, every process would compile all it imports anew, for most of a minute.
@@ -28,6 +30,9 @@ install: .venv/.installed
 	$(UV) setuptools wheel ninja hatchling editables torch
 	$(UV) --no-build-isolation-package deepspeed --editable '.[local,cpu,dev]'
 	home="$$($(BIN)/python -c 'import pyspark; print(pyspark.__path__[0])')"; mkdir -p "$$home/conf" && cp conf/targets/spark-defaults.conf "$$home/conf/"
+	@# What the first run would wait for otherwise: Delta's JARs, and an operation that DeepSpeed builds.
+	-$(BIN)/python -m jobs.lakehouse.session
+	-$(BIN)/python -c "from trainer.distributed import join; join(); import deepspeed; deepspeed.init_distributed()"
 	touch $@
 
 demo: install

@@ -6,6 +6,7 @@ nothing was started; 130 interrupted. ``spark-submit jobs/<verb>.py --config ...
 
 import argparse
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -22,9 +23,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     from jobs.pipeline import VERBS
 
     arguments = _parser(VERBS).parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s", stream=sys.stderr)
-    for noisy in ("py4j", "alembic", "mlflow", "urllib3", "matplotlib"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
+    # Of libraries only warnings are told; MLflow has a level of its own, read when it is imported.
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(message)s", stream=sys.stderr)
+    for ours in ("ipt", "jobs", "udfs"):
+        logging.getLogger(ours).setLevel(logging.INFO)
     try:
         return _run(arguments)
     except ConfigError as error:
@@ -104,6 +107,10 @@ def _run(arguments: argparse.Namespace) -> int:
         print(describe(pipeline, steps))
         return 0
     continuous = getattr(arguments, "continuous", None)
+    for option in ("continuous", "preview"):
+        number = getattr(arguments, option, None)
+        if number is not None and number < 1:
+            raise ConfigError(f"--{option} {number} must be at least 1.")
     if continuous is not None and (load_verb(arguments.verb).stage is None or len(steps) != 1):
         raise ConfigError(f"--continuous needs one streaming step; {arguments.verb} has {len(steps)} here. Use --step.")
     given = [name for name in ("tokens_per_second", "price_per_hour") if getattr(arguments, name, None) is not None]
@@ -115,6 +122,8 @@ def _run(arguments: argparse.Namespace) -> int:
     runner = Runner(pipeline)
     if getattr(arguments, "verify", False):
         return _verify(runner, steps)
+    if len(steps) > 1:
+        runner.foresee(steps)
     try:
         for step in steps:
             if getattr(arguments, "preview", None):

@@ -64,6 +64,7 @@ def _check(config: CollectConfig, job: Job) -> None:
 VERB = Verb(
     name="collect",
     config=CollectConfig,
+    needs=lambda config: [source.path for source in config.sources],
     stage=Stage(source=_source, writes=(*_KEYS, "rejects"), transform=_transform, reads=tuple(_KEYS)),
     check=_check,
 )

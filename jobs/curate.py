@@ -87,6 +87,7 @@ def _chunked(outcome: "DataFrame", config: CurateConfig, job: Job) -> "DataFrame
 VERB = Verb(
     name="curate",
     config=CurateConfig,
+    needs=lambda config: [config.tokenizer],
     stage=Stage(source="raw_documents", writes=("documents", "rejects"), transform=_transform, reads=("documents",)),
     check=_check,
 )

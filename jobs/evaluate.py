@@ -326,7 +326,22 @@ def _write(scores: Sequence[Score], fingerprint: str, job: Job) -> None:
     job.lakehouse.append(job.with_provenance(frame), "evaluations", application, state["number"])
 
 
-VERB = Verb(name="evaluate", config=EvaluateConfig, run=evaluate, reads=("syntheses",), writes=("evaluations",))
+def _needs(config: EvaluateConfig) -> Iterator[str | Path]:
+    yield from config.models.values()
+    if config.questions_from is not None:
+        yield config.questions_from.path
+    truth = config.synthesizer.truth if config.synthesizer is not None else None
+    yield from (path for path in (config.questions, truth) if path is not None)
+
+
+VERB = Verb(
+    name="evaluate",
+    config=EvaluateConfig,
+    run=evaluate,
+    reads=("syntheses",),
+    writes=("evaluations",),
+    needs=_needs,
+)
 
 if __name__ == "__main__":
     from jobs.cli import main

@@ -69,9 +69,16 @@ def _check(config: IngestConfig, job: Job) -> None:
         located_path(config.table.path, job)
 
 
+def _needs(config: IngestConfig) -> Iterator[str]:
+    yield from (source.path for source in config.sources)
+    if config.table is not None and config.table.path is not None:
+        yield config.table.path
+
+
 VERB = Verb(
     name="ingest",
     config=IngestConfig,
+    needs=_needs,
     stage=Stage(source=_source, writes=("raw_documents", "rejects"), transform=_transform, reads=("raw_documents",)),
     check=_check,
 )

@@ -1,5 +1,6 @@
 """A pipeline file: the lakehouse, and steps in order, each a verb with its settings."""
 
+import re
 from collections.abc import Iterable
 from importlib import import_module
 from typing import Any
@@ -8,7 +9,7 @@ from pydantic import Field, field_validator
 
 from jobs.lakehouse.config import LakehouseConfig
 from jobs.lakehouse.stage import Verb
-from udfs.config import Config, build, override, read
+from udfs.config import Config, build, hint, override, read
 from udfs.errors import ConfigError
 
 # In pipeline order; the texts are what `ipt --help` shows.
@@ -30,6 +31,9 @@ VERBS = {
 }
 
 
+_STEP_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+
+
 class PipelineConfig(Config):
     """The whole file. ``steps`` maps a step's name to its settings, in the order they run.
 
@@ -44,6 +48,14 @@ class PipelineConfig(Config):
     @classmethod
     def _empty_is_default(cls, value: Any) -> Any:
         return {key: entry or {} for key, entry in value.items()} if isinstance(value, dict) else value
+
+    @field_validator("steps")
+    @classmethod
+    def _names_of_folders(cls, value: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        wrong = [name for name in value if not _STEP_NAME.fullmatch(name)]
+        if wrong:
+            raise ValueError(f"a step names folders, so it must consist of letters, digits, - and _; not {wrong}")
+        return value
 
 
 class Step(Config):
@@ -69,7 +81,8 @@ class Pipeline(Config):
         found = tuple(entry for entry in self.steps if entry.verb == verb and step in (None, entry.name))
         if not found:
             names = ", ".join(f"{entry.name} ({entry.verb})" for entry in self.steps)
-            raise ConfigError(f"the pipeline has no step {step or ''} of verb {verb!r}. Its steps: {names}.")
+            near = hint(step, [entry.name for entry in self.steps if entry.verb == verb]) if step else ""
+            raise ConfigError(f"the pipeline has no step {step or ''} of verb {verb!r}.{near} Its steps: {names}.")
         return found
 
 
@@ -80,7 +93,7 @@ def load_verb(name: str) -> Verb:
         ConfigError: there is no such verb.
     """
     if name not in VERBS:
-        raise ConfigError(f"there is no verb {name!r}. Verbs: {', '.join(VERBS)}.")
+        raise ConfigError(f"there is no verb {name!r}.{hint(name, VERBS)} Verbs: {', '.join(VERBS)}.")
     verb: Verb = import_module(f"jobs.{name}").VERB
     return verb
 
@@ -127,5 +140,6 @@ def _below_steps(assignment: str, steps: set[str]) -> str:
     if section in ("lakehouse", "steps"):
         return assignment
     raise ConfigError(
-        f"--set {assignment!r}: there is no section {section!r}. Sections: lakehouse, {', '.join(sorted(steps))}."
+        f"--set {assignment!r}: there is no section {section!r}.{hint(section, {'lakehouse', *steps})} Sections: "
+        f"lakehouse, {', '.join(sorted(steps))}."
     )

@@ -88,6 +88,7 @@ VERB = Verb(
     name="reparse",
     config=ReparseConfig,
     run=reparse,
+    needs=lambda config: config.evaluation_sets,
     check=_check,
     reads=("syntheses",),
     writes=("syntheses", "rejects"),

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from jobs.lakehouse.lakehouse import Lakehouse
 from jobs.lakehouse.progress import Progress, is_metered
+from jobs.lakehouse.session import load_target
 from jobs.lakehouse.stage import Job, run_stage
 from jobs.pipeline import Pipeline, Step, load_verb
 
@@ -25,17 +26,37 @@ class Runner:
 
     def __init__(self, pipeline: Pipeline, session: "SparkSession | None" = None) -> None:
         self._session = session
-        self._target = pipeline.lakehouse.target
+        self._target = load_target(pipeline.lakehouse.target)
         self.progress = Progress()
         self.lakehouse = Lakehouse(pipeline.lakehouse, self.session)
 
     def session(self) -> "SparkSession":
         """The session, started on first use."""
         if self._session is None:
-            from jobs.lakehouse.session import load_target, start
+            from jobs.lakehouse.session import start
 
-            self._session = start(load_target(self._target), "instruction-pretraining")
+            self.progress.step("spark", "starting; the first time on a machine, Delta's JARs are fetched")
+            self._session = start(self._target, "instruction-pretraining")
         return self._session
+
+    def foresee(self, steps: Sequence[Step]) -> None:
+        """Find what would stop a step before the first one begins; places that the steps make may be empty yet.
+
+        Raises:
+            ConfigError: a file is not there, or a setting that the step checks itself is wrong.
+        """
+        from jobs.lakehouse.files import located_path
+
+        outputs = [step.config.output for step in steps if getattr(step.config, "output", None)]
+        made = [self.lakehouse.path(path) for path in (".", *outputs)]
+        for step in steps:
+            verb = load_verb(step.verb)
+            job = Job(self.lakehouse, step.name, step.config, self.session)
+            for path in map(str, verb.needs(step.config)):
+                if not any(self.lakehouse.path(path).is_relative_to(folder) for folder in made):
+                    located_path(path, job)
+            if verb.foresee is not None:
+                verb.foresee(step.config, job)
 
     def run(self, step: Step, continuous: int | None = None) -> dict[str, float]:
         """Run one step and return its counts."""
@@ -120,10 +141,8 @@ def describe(pipeline: Pipeline, steps: Sequence[Step]) -> str:
         lines.append(f"{step.name} ({step.verb})")
         for label, tables in (("reads", verb.inputs(step.config)), ("writes", verb.outputs())):
             lines += [f"  {label:<7} {lakehouse.location(table)}{_versions(lakehouse, table)}" for table in tables]
-        for source in getattr(step.config, "sources", ()):
-            path = getattr(source, "path", None)
-            if isinstance(path, str):
-                lines.append(f"  reads   {lakehouse.path(path)}{_files(lakehouse.path(path))}")
+        for place in map(lakehouse.path, verb.needs(step.config)):
+            lines.append(f"  reads   {place}{_files(place)}")
         if verb.expect is not None:
             lines += [f"  {line}" for line in verb.expect(step.config, lakehouse)]
     return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True) + "\n" + "\n".join(lines)

@@ -302,6 +302,7 @@ VERB = Verb(
     config=ShardConfig,
     run=shard,
     reads=_reads,
+    needs=lambda config: [config.tokenizer],
     writes=WRITES,
     check=_check,
     verify=_verify,

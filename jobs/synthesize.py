@@ -200,7 +200,15 @@ def _meter(config: SynthesizeConfig, job: Job) -> SynthesisMeter | None:
 
 
 STAGE = Stage(source="documents", writes=("syntheses", "rejects"), transform=synthesize, meter=_meter)
-VERB = Verb(name="synthesize", config=SynthesizeConfig, stage=STAGE, preview=preview, estimate=estimate, check=_check)
+VERB = Verb(
+    name="synthesize",
+    config=SynthesizeConfig,
+    stage=STAGE,
+    needs=lambda config: [] if isinstance(config.engine, RulesConfig) else [config.engine.model],
+    preview=preview,
+    estimate=estimate,
+    check=_check,
+)
 
 if __name__ == "__main__":
     from jobs.cli import main

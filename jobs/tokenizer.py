@@ -146,7 +146,13 @@ def _publish(made: "Tokenizer", output: Path, made_from: str) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-VERB = Verb(name="tokenizer", config=TokenizerConfig, run=tokenizer, reads=READS)
+VERB = Verb(
+    name="tokenizer",
+    config=TokenizerConfig,
+    run=tokenizer,
+    reads=READS,
+    needs=lambda config: [] if config.existing is None else [_located(config.existing)],
+)
 
 if __name__ == "__main__":
     from jobs.cli import main

@@ -107,15 +107,26 @@ def _arguments(config: TrainConfig, job: Job, output: Path) -> list[str]:
 
 def _identity(arguments: list[str], config: TrainConfig, job: Job) -> str:
     """What the trainer calls this training; it checks configuration and shard sets for it, without loading torch."""
-    command = [sys.executable, *arguments, "--dry-run"]
+    identity: str = yaml.safe_load(_asked([*arguments, "--dry-run"], config, job))["plan"]["identity"]
+    return identity
+
+
+def _foresee(config: TrainConfig, job: Job) -> None:
+    """Have the trainer check the settings; the shard sets, and by them the shares, may come later."""
+    known = config.model_copy(update={"sources": dict.fromkeys(config.sources, 1.0)})
+    _asked([*_arguments(known, job, job.lakehouse.path("models", job.step)), "--check"], config, job)
+
+
+def _asked(arguments: list[str], config: TrainConfig, job: Job) -> str:
+    """What the trainer prints."""
+    command = [sys.executable, *arguments]
     checked = subprocess.run(command, env=_environment(config), capture_output=True, text=True, check=False)
     message = checked.stderr.strip().removeprefix("trainer: ")
     if checked.returncode == _CONFIGURATION_ERROR:
         raise ConfigError(f"steps.{job.step}: {message}")
     if checked.returncode:
         raise EnvironmentProblem(f"steps.{job.step}: {message}")
-    identity: str = yaml.safe_load(checked.stdout)["plan"]["identity"]
-    return identity
+    return checked.stdout
 
 
 def _finished(output: Path) -> str | None:
@@ -222,7 +233,16 @@ def _last_metrics(history: Path) -> dict[str, float]:
     return {key: float(last[key]) for key in keys if last.get(key) is not None}
 
 
-VERB = Verb(name="train", config=TrainConfig, run=train, show=show_tokens, tracked=False, expect=_expect)
+VERB = Verb(
+    name="train",
+    config=TrainConfig,
+    run=train,
+    needs=lambda config: [config.tokenizer, *([config.init_from] if config.init_from else [])],
+    foresee=_foresee,
+    show=show_tokens,
+    tracked=False,
+    expect=_expect,
+)
 
 if __name__ == "__main__":
     from jobs.cli import main

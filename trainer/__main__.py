@@ -24,9 +24,10 @@ _TERMINATED = 143  # 128 + SIGTERM
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
     arguments = _parser().parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s", stream=sys.stderr)
-    for noisy in ("mlflow", "alembic", "urllib3", "huggingface_hub"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
+    # Of libraries only warnings are told; MLflow has a level of its own, read when it is imported.
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(message)s", stream=sys.stderr)
+    logging.getLogger("trainer").setLevel(logging.INFO)
     # OpenMP threads that spin while they wait slow everything down, themselves included, as soon as anything else runs.
     # Read once, when torch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -38,6 +39,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.plan:
             overrides = placed(arguments.config, overrides)
         config = resolve(arguments.config, overrides)
+        if arguments.check:
+            return 0
         if arguments.dry_run:
             print(_dry_run(config))
             return 0
@@ -68,6 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m trainer", description="Train a language model on shards.")
     parser.add_argument("--config", required=True, help="a path, or a short name of conf/training")
     parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="change one setting")
+    parser.add_argument("--check", action="store_true", help="check the configuration alone, and stop")
     parser.add_argument("--dry-run", action="store_true", help="print the resolved configuration and the plan")
     parser.add_argument("--show-tokens", action="store_true", help="print the first batch with every token's weight")
     parser.add_argument("--plan", action="store_true", help="print memory and time on the GPUs named by:")

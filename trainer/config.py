@@ -18,6 +18,7 @@ from trainer.layout import identity_of
 from trainer.objective import OBJECTIVES, check_weights
 from udfs.config import Config, build, fingerprint, locate, override, read
 from udfs.errors import ConfigError
+from udfs.tracking import without_credentials
 
 
 class ModelConfig(Config):
@@ -190,6 +191,11 @@ class TrackingConfig(Config):
     uri: str | None = None
     experiment: str = "instruction-pretraining"
     run_name: str | None = None
+
+    @field_validator("uri")
+    @classmethod
+    def _no_credentials(cls, value: str | None) -> str | None:
+        return without_credentials(value)
 
 
 class TrainingConfig(Config):

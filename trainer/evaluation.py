@@ -119,6 +119,7 @@ def evaluate_model(model: Path, questions: Sequence[dict[str, Any]], device: str
         batch_size=BATCH_SIZE,
         add_bos_token=True,
         trust_remote_code=False,
+        use_safetensors=True,
     )
     loaded = TaskManager(include_defaults=False).load(tasks(questions))
     # No bootstrap: the intervals come from the items.

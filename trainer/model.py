@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch.utils.checkpoint import CheckpointPolicy, create_selective_checkpoint_contexts
 from transformers import AutoConfig, AutoModelForCausalLM, MistralConfig, PreTrainedConfig, PreTrainedModel
+from transformers.utils.logging import disable_progress_bar
 
 from trainer.config import ModelConfig
 from udfs.errors import ConfigError
@@ -40,7 +41,7 @@ def model_config(config: ModelConfig, vocab_size: int, bos_id: int, eos_id: int)
         folder = Path(config.init_from)
         if not (folder / "config.json").is_file():
             raise ConfigError(f"model.init_from: no config.json in {folder}. Give a Hugging Face model folder.")
-        found = AutoConfig.from_pretrained(folder)
+        found = AutoConfig.from_pretrained(folder, trust_remote_code=False)
         if found.vocab_size < vocab_size:
             raise ConfigError(
                 f"model.init_from: {folder} knows {found.vocab_size} tokens, the shards were made with a tokenizer of "
@@ -81,8 +82,13 @@ def build_model(config: ModelConfig, shape: PreTrainedConfig, attention: str, se
         seed: of the initial weights.
     """
     if config.init_from is not None:
+        disable_progress_bar()
         model = AutoModelForCausalLM.from_pretrained(
-            config.init_from, dtype=torch.float32, attn_implementation=attention, use_safetensors=True
+            config.init_from,
+            dtype=torch.float32,
+            attn_implementation=attention,
+            use_safetensors=True,
+            trust_remote_code=False,
         )
     else:
         torch.manual_seed(seed)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from udfs.shards.manifest import Manifest
+from udfs.tracking import artifact_location
 
 log = logging.getLogger("trainer")
 
@@ -92,16 +93,12 @@ class Store:
             return
         found = self._client.get_experiment_by_name(record["experiment"])
         number = (
-            found.experiment_id if found else self._client.create_experiment(record["experiment"], self._artifacts())
+            found.experiment_id
+            if found
+            else self._client.create_experiment(record["experiment"], artifact_location(self._client.tracking_uri))
         )
         tags, name = dict(record["tags"]), record["name"]
         self.run_id = self._client.create_run(number, start_time=record["time"], run_name=name, tags=tags).info.run_id
-
-    def _artifacts(self) -> str | None:
-        """Where a new experiment keeps its files: beside a store that is a file, else where the store says. MLflow
-        itself would take the working directory of whoever writes first."""
-        place = self._uri.removeprefix("sqlite:///")
-        return None if place == self._uri else (Path(place).absolute().parent / "mlartifacts").as_uri()
 
     def _parameters(self, values: Mapping[str, Any]) -> None:
         from mlflow.entities import Param

@@ -23,6 +23,7 @@ from udfs.errors import ConfigError
 from udfs.hashing import identifier
 
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+_CREDENTIALS = re.compile(r"//[^/\s]*@")  # of an address; a message must not repeat them
 
 
 class _Replacement(dict[str, Any]):
@@ -78,7 +79,7 @@ def locate(name: str | Path, kind: str) -> Path:
         return short
     known = sorted(entry.stem for entry in (conf_root() / kind).glob("*.yaml"))
     raise ConfigError(
-        f"no configuration is called {str(name)!r} in conf/{kind}.{_hint(str(name), known)} "
+        f"no configuration is called {str(name)!r} in conf/{kind}.{hint(str(name), known)} "
         f"Known names: {', '.join(known) or 'none'}; a path must end in .yaml."
     )
 
@@ -182,13 +183,13 @@ def _explain(model: type[BaseModel], error: ValidationError, where: str) -> str:
         path = ".".join([where, *(str(part) for part in item["loc"])])
         if item["type"] == "extra_forbidden":
             known = sorted(_fields_at(model, item["loc"][:-1]))
-            hint = _hint(str(item["loc"][-1]), known)
-            lines.append(f"{path}: unknown key.{hint} Allowed: {', '.join(known)}.")
+            near = hint(str(item["loc"][-1]), known)
+            lines.append(f"{path}: unknown key.{near} Allowed: {', '.join(known)}.")
         elif item["type"] == "missing":
             lines.append(f"{path}: required, but not given.")
         else:
             message = item["msg"].removeprefix("Value error, ")
-            lines.append(f"{path}: {message} (got {item['input']!r}).")
+            lines.append(f"{path}: {message} (got {_CREDENTIALS.sub('//***@', repr(item['input']))}).")
     return "\n".join(lines)
 
 
@@ -214,7 +215,8 @@ def _models_in(annotation: Any) -> Iterable[type[BaseModel]]:
         yield from _models_in(argument)
 
 
-def _hint(name: str, known: Iterable[str]) -> str:
+def hint(name: str, known: Iterable[str]) -> str:
+    """What may have been meant by a name that is not known, as the end of a message; empty if nothing is near."""
     near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
     return f" Did you mean {near[0]!r}?" if near else ""
 

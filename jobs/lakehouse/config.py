@@ -5,6 +5,7 @@ import re
 from pydantic import field_validator
 
 from udfs.config import Config
+from udfs.tracking import without_credentials
 
 _NAMESPACE = re.compile(r"^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*){0,1}$")
 
@@ -23,6 +24,18 @@ class LakehouseConfig(Config):
     # MLflow tracking store; without it a sqlite file below `root`.
     tracking_uri: str | None = None
     experiment: str = "instruction-pretraining"
+
+    @field_validator("root")
+    @classmethod
+    def _quotable(cls, value: str) -> str:
+        if not value or "`" in value:
+            raise ValueError("must be the path of a folder without a backtick, by which Spark ends a path")
+        return value
+
+    @field_validator("tracking_uri")
+    @classmethod
+    def _no_credentials(cls, value: str | None) -> str | None:
+        return without_credentials(value)
 
     @field_validator("namespace")
     @classmethod

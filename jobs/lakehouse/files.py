@@ -48,8 +48,8 @@ def located_path(path: str, job: "Job") -> str:
     absolute = path if has_scheme else str(job.lakehouse.path(path))
     if not exists(absolute):
         raise ConfigError(
-            f"steps.{job.step}.sources: there is nothing at {absolute}. Give a file or a folder; a relative path is "
-            "below the lakehouse's root."
+            f"steps.{job.step}: there is nothing at {absolute}. Give a file or a folder that is there; a relative path "
+            "is below the lakehouse's root."
         )
     return absolute
 

@@ -10,11 +10,13 @@ import re
 import shutil
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydantic import Field
 
+from jobs.lakehouse.quiet import quiet_start
 from udfs.config import Config, build, read
 from udfs.errors import EnvironmentProblem
 
@@ -69,7 +71,8 @@ def start(target: TargetConfig, app_name: str) -> "SparkSession":
         return builder.getOrCreate()
     for key, value in DELTA_SETTINGS.items():
         builder = builder.config(key, value)
-    if "PYSPARK_GATEWAY_PORT" not in os.environ:  # not under spark-submit: the JVM is ours to start
+    ours = "PYSPARK_GATEWAY_PORT" not in os.environ  # not under spark-submit: the JVM is ours to start
+    if ours:
         check_java()
         if target.master:
             builder = builder.master(target.master)
@@ -83,9 +86,20 @@ def start(target: TargetConfig, app_name: str) -> "SparkSession":
 
             builder = configure_spark_with_delta_pip(builder)
     try:
-        return builder.getOrCreate()
+        with quiet_start() if ours else nullcontext():
+            return builder.getOrCreate()
     except Exception as error:
         raise _explained(error) from error
+
+
+def fetch() -> int:
+    """Start a session once, so that later ones find the JARs on this machine; gives an exit code."""
+    try:
+        start(load_target("local"), "fetch").stop()
+    except EnvironmentProblem as error:
+        print(f"ipt: {error}", file=sys.stderr)
+        return 1
+    return 0
 
 
 def check_java() -> None:
@@ -118,3 +132,7 @@ def _explained(error: Exception) -> Exception:
             f"Spark said: {text.splitlines()[0] if text else type(error).__name__}"
         )
     return error
+
+
+if __name__ == "__main__":
+    raise SystemExit(fetch())

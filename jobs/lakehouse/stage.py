@@ -17,7 +17,7 @@ import shutil
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -69,6 +69,10 @@ class Verb:
     # Tables, or what gives them from the configuration.
     reads: "tuple[str, ...] | Callable[[Any], tuple[str, ...]]" = ()
     writes: tuple[str, ...] = ()
+    # Files and folders that the verb reads, as its configuration names them.
+    needs: "Callable[[Any], Iterable[str | Path]]" = lambda config: ()
+    # Raises ConfigError for what else can be found wrong before the first step of a pipeline begins.
+    foresee: "Callable[[Any, Job], object] | None" = None
     # Raises ConfigError where a path of the configuration is not there; runs before Spark starts.
     check: "Callable[[Any, Job], object] | None" = None
     # Shows finished examples without writing: `(config, job, n)`.

@@ -6,6 +6,8 @@ from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
+from udfs.tracking import artifact_location
+
 if TYPE_CHECKING:
     from jobs.lakehouse.lakehouse import Lakehouse
 
@@ -21,7 +23,10 @@ def track(lakehouse: "Lakehouse", step: str, verb: str, parameters: Mapping[str,
     mlflow.set_tracking_uri(lakehouse.tracking_uri)
     if lakehouse.tracking_uri.startswith("sqlite:///"):
         lakehouse.root.mkdir(parents=True, exist_ok=True)
-    mlflow.set_experiment(lakehouse.config.experiment)
+    name, location = lakehouse.config.experiment, artifact_location(lakehouse.tracking_uri)
+    if location is not None and mlflow.get_experiment_by_name(name) is None:
+        mlflow.create_experiment(name, location)
+    mlflow.set_experiment(name)
     tags = {"ipt.verb": verb, "ipt.step": step, "ipt.lakehouse": str(lakehouse.root), **_versions()}
     with mlflow.start_run(run_name=step, tags=tags) as run:
         mlflow.log_params({key: str(value)[:_PARAMETER_LIMIT] for key, value in flatten(parameters).items()})

@@ -31,7 +31,7 @@ def collect(job: Job, models: Mapping[str, Path], examples: int, renderings: int
     documents, syntheses, texts = (tables.get(name) for name in ("documents", "syntheses", "augmented_texts"))
     curves = {name: curve for name, folder in models.items() if (curve := read_curve(folder)) is not None}
     return ReportData(
-        received=_counted(tables.get("raw_documents"), "source"),
+        received=_received(tables.get("raw_documents")),
         collected=_collected(tables),
         rejects=_rejects(tables.get("rejects")),
         arms=_arms(documents),
@@ -74,6 +74,16 @@ def _counted(frame: "DataFrame | None", column: "str | Column") -> Any:
     key = F.col(column) if isinstance(column, str) else column
     rows = frame.groupBy(key.alias("key")).agg(F.count("*").alias("n")).orderBy("key").collect()
     return {row["key"]: row["n"] for row in rows if row["key"] is not None}
+
+
+def _received(frame: "DataFrame | None") -> dict[str, int] | None:
+    if frame is None:
+        return None
+    from pyspark.sql import functions as F
+
+    both = F.when(F.col("source") != F.col("domain"), F.concat_ws(": ", "source", "domain"))
+    counts: dict[str, int] = _counted(frame, F.coalesce(both, F.col("source")))
+    return counts
 
 
 def _collected(tables: "Mapping[str, DataFrame]") -> dict[str, int] | None:

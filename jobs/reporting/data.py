@@ -104,7 +104,7 @@ class Rendering:
 class ReportData:
     """Everything a report shows."""
 
-    received: Mapping[str, int] | None = None  # source -> raw documents
+    received: Mapping[str, int] | None = None  # source, and domain where it has another name -> raw documents
     collected: Mapping[str, int] | None = None  # dataset or source -> examples, instructions, conversations
     rejects: Mapping[tuple[str, str], int] | None = None  # (verb, reason) -> records
     arms: Mapping[str, Arm] | None = None

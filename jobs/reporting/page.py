@@ -14,10 +14,11 @@ TEMPLATE = Path(__file__).with_name("page.html.jinja")
 
 @dataclass(frozen=True)
 class Figure:
-    """A plot with its caption; ``png`` None says that the part is not there yet."""
+    """A plot with its caption; where ``png`` is None, ``absent`` stands in its place."""
 
     caption: str
     png: bytes | None
+    absent: str = "Nothing to show yet."
 
     @property
     def uri(self) -> str:
@@ -89,9 +90,16 @@ def _sections(data: ReportData) -> Iterator[Section]:
         "Every record that was read is either in a table or among the rejects, with the reason. Nothing is dropped "
         "silently.",
         (
-            Figure("Raw documents by source", plots.bars(data.received) if data.received else None),
-            Figure("Tuning examples, instructions and conversations by set", plots.bars(data.collected) if data.collected else None),
-            Figure("Rejected records by verb and reason", _rejects(data)),
+            Figure("Raw documents by source and domain", plots.bars(data.received) if data.received else None),
+            Figure(
+                "Tuning examples, instructions and conversations by set",
+                plots.bars(data.collected) if data.collected else None,
+            ),
+            Figure(
+                "Rejected records by verb and reason",
+                _rejects(data),
+                **({"absent": "No record was rejected."} if data.rejects == {} else {}),
+            ),
             Figure(
                 "Length of documents, tokens",
                 plots.histogram(data.document_tokens, "tokens per document") if data.document_tokens else None,

@@ -95,6 +95,8 @@ def histogram(counts: Histogram, unit: str, colour: str = COLOURS[0]) -> bytes:
         axes.bar([start + (width - 1) / 2 for start in binned], list(binned.values()), width=0.86 * width, color=colour)
         if span <= 12:
             axes.set_xticks(range(sizes[0], sizes[-1] + 1))
+        else:
+            _thousands(axes.xaxis)
         axes.set_xlabel(unit)
         _thousands(axes.yaxis)
         axes.grid(axis="y")

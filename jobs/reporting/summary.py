@@ -56,7 +56,7 @@ def _training(data: ReportData) -> Iterator[Line]:
     if not data.curves:
         yield Line(group, "models", ABSENT)
     for name, curve in data.curves.items():
-        yield Line(group, name, f"{curve.final:.3f}", note=f"{curve.tokens[-1]:,.0f} tokens seen")
+        yield Line(group, name, f"{curve.final:.3f}", note=f"{curve.tokens[-1]:,.0f} tokens")
 
 
 def _accuracy(data: ReportData) -> Iterator[Line]:

@@ -49,8 +49,11 @@ def test_help_lists_the_verbs_in_pipeline_order_and_loads_nothing_heavy():
         ("synthesize.rounds=0", "synthesize.rounds"),
         ("synthesize.rounds=many", "synthesize.rounds"),
         ("synthesize.rouns=2", "Did you mean 'rounds'"),
-        ("synthesise.rounds=2", "no section 'synthesise'"),
+        ("synthesise.rounds=2", "no section 'synthesise'. Did you mean 'synthesize'"),
         ("rounds", "is not of the form"),
+        ("lakehouse.target=locl", "Did you mean 'local'"),
+        ("lakehouse.root=a`b", "without a backtick"),
+        ("steps.../x.rounds=2", "a step names folders"),
     ],
 )
 def test_wrong_setting_is_one_message_and_exit_code_2(pipeline, tmp_path, capsys, change, message):
@@ -69,6 +72,25 @@ def test_missing_file_unknown_verb_and_unknown_step(pipeline, tmp_path, capsys):
     assert "sample (sample), synthesize (synthesize)" in capsys.readouterr().err
     assert main(["run", "--config", path, "--steps", "sample,nothing"]) == 2
     assert main(["sample", "--config", path, "--continuous", "5"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("step", "message"),
+    [
+        ("collect: {sources: [{path: /nowhere/qa, kind: examples}]}", "steps.collect: there is nothing at /nowhere/qa"),
+        ("synthesize: {engine: {model: /nowhere/model}}", "steps.synthesize: there is nothing at /nowhere/model"),
+        ("evaluate: {models: {a: models/a}, questions: /nowhere/q.jsonl}", "steps.evaluate: there is nothing"),
+        ("train: {training: tini, sources: {raw: 1}}", "Did you mean 'tiny'"),
+        ("train: {training: tiny, sources: {raw: 1}, set: {batch: {micro_bach: 1}}}", "Did you mean 'micro_batch'"),
+    ],
+)
+def test_what_would_stop_a_later_step_is_told_before_the_first_one(pipeline, tmp_path, capsys, step, message):
+    """What steps make themselves, below the root or as the output of one of them, may be missing yet."""
+    made = f"tokenizer: {{existing: {tmp_path}, output: {tmp_path}/made}}\n  curate: {{tokenizer: {tmp_path}/made}}"
+    path = pipeline(f"lakehouse: {{root: {tmp_path}/lake}}\nsteps:\n  sample: {{}}\n  {made}\n  {step}\n")
+    assert main(["run", "--config", path]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "lake").exists()
 
 
 def test_dry_run_prints_settings_and_tables_and_starts_nothing(pipeline, tmp_path, capsys):
@@ -105,10 +127,11 @@ def test_every_pipeline_file_is_valid(name, monkeypatch, tmp_path):
     [
         (["--estimate", "0"], "--estimate.documents"),
         (["--estimate", "5", "--price-per-hour", "-1"], "--estimate.price_per_hour"),
+        (["--preview", "0"], "--preview 0 must be at least 1"),
         (["--price-per-hour", "2"], "--price-per-hour belongs to --estimate"),
     ],
 )
-def test_wrong_questions_about_cost_start_nothing(pipeline, tmp_path, capsys, arguments, message):
+def test_wrong_numbers_start_nothing(pipeline, tmp_path, capsys, arguments, message):
     path = pipeline(PIPELINE.format(root=tmp_path / "lake", rounds=2))
     assert main(["synthesize", "--config", path, *arguments]) == 2
     assert message in capsys.readouterr().err

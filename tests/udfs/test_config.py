@@ -33,6 +33,12 @@ def test_every_error_is_reported_with_its_value():
     assert "x.inner.rounds" in str(caught.value) and "got 0" in str(caught.value)
 
 
+def test_a_message_does_not_repeat_a_password():
+    with pytest.raises(ConfigError) as caught:
+        build(Outer, {"name": "a", "inner": {"rounds": "http://me:secret@host/x"}}, "x")
+    assert "secret" not in str(caught.value) and "http://***@host/x" in str(caught.value)
+
+
 def test_inherits_merges_mappings_and_replaces_the_rest(tmp_path: Path):
     (tmp_path / "base.yaml").write_text("a: {x: 1, y: 2}\nb: [1, 2]\nc: 3\n")
     (tmp_path / "child.yaml").write_text("inherits: base\na: {y: 5}\nb: [9]\nc: null\n")

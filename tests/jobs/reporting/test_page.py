@@ -72,6 +72,10 @@ def test_page_shows_every_part(page: str) -> None:
     assert "Nothing to show yet" not in text
 
 
+def test_no_rejects_are_not_the_same_as_no_table_of_them() -> None:
+    assert "No record was rejected." in _read(render(ReportData(rejects={}), "None", "today", {})).text
+
+
 def test_what_is_absent_is_said() -> None:
     reader = _read(render(ReportData(), "Empty", "today", {}))
     assert "img" not in reader.tags

