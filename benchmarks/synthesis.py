@@ -1,106 +1,57 @@
-"""How fast is synthesis? Chains against rounds with a barrier, and the Spark job against one bare engine.
+"""How fast is synthesis? Chains against a barrier, the Spark job against one bare engine, memory, and two engines.
 
-    python -m benchmarks.synthesis --documents 1000 --rounds-documents 360
+    python -m benchmarks.synthesis
+    python -m benchmarks.synthesis --orders     # the orders of chains and documents instead
 
-Prints one line of JSON last. One vLLM build, one model, one sampling; a KV cache (``--kv-tokens``) that does not hold
-the corpus, as none does at scale. Starting engines and sessions is never counted.
+Prints one line of JSON last. One vLLM build, one model (``benchmarks.scripted_model``), one sampling; a KV cache
+(``--kv-tokens``) that does not hold the corpus, as none does at scale. Starting engines and sessions is never counted.
+Each part has a process of its own.
 
 - ``chains_vs_barrier``: generated tokens per second of the scheduler over those of the way the published code takes:
   a round of the whole corpus at a time, ``LLM.generate`` on prompts written as text from the parsed pairs.
 - ``spark_vs_engine``: the job from a Delta table to a Delta table over one engine that is given the same prompts all at
-  once, none of them waiting for another; the better of two orders counts: as the chains are, and round by round.
-
-The model is a Mistral of random weights but for its output layer, which is made to follow one well-formed pair token by
-token: as much work as any model of its size, and completions that chains can carry on. All completions are therefore of
-one length, which spares the barrier the wait for the longest of a round.
+  once, chain by chain, none of them waiting for another.
+- ``memory_growth``: resident memory of the Python worker at the end of ``--memory-documents`` short documents over that
+  at a thousand, with a very small model and short completions: what would grow is what is kept of documents.
+- ``sharing``: two engines of one thread, each on its executor of a ``local-cluster``, beside one such engine that does
+  all. ``share_of_half``: for each of the two, seconds in its engine, tokens that it computed, and time to its end,
+  over half of what the one needed.
 """
 
 import argparse
 import json
+import multiprocessing
 import os
 import platform
 import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Sequence
-from itertools import pairwise
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
-THREADS = str(os.cpu_count() or 1)
-os.environ.setdefault("OMP_NUM_THREADS", THREADS)
+THREADS = os.cpu_count() or 1
+os.environ.setdefault("OMP_NUM_THREADS", str(THREADS))
 os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
 os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-from udfs.hashing import seed, unit  # noqa: E402
+from benchmarks.scripted_model import ModelSize, corpus, write_model  # noqa: E402
+from benchmarks.synthesis_on_spark import Done, Place, convert  # noqa: E402
 from udfs.synthesis.chains import Chain, Document  # noqa: E402
 from udfs.synthesis.checks import CheckSettings  # noqa: E402
 from udfs.synthesis.engines.vllm import VllmConfig  # noqa: E402
 from udfs.synthesis.journal import NoJournal  # noqa: E402
-from udfs.synthesis.pairs import PAIR_END, QUESTION, parse  # noqa: E402
+from udfs.synthesis.pairs import parse  # noqa: E402
 from udfs.synthesis.prompts import ExampleFormat  # noqa: E402
 from udfs.synthesis.rounds import ChainSettings  # noqa: E402
 from udfs.synthesis.scheduler import Scheduler  # noqa: E402
-from udfs.tokens import Tokenizer, load_tokenizer, train_tokenizer  # noqa: E402
+from udfs.tokens import Tokenizer, load_tokenizer  # noqa: E402
 
-BLOCK = 16
-COLUMNS = (
-    "doc_id string, chunk int, source string, domain string, language string, arm string, n_tokens int, "
-    "content_hash string, license string, text string"
-)
-
-
-def word(n: int) -> str:
-    """An invented word of three syllables."""
-    return "".join("bdfgklmnprst"[seed(n, k) % 12] + "aeiou"[seed(n, k, 1) % 5] for k in range(3))
-
-
-def text(key: str, words: Sequence[str], low: int, high: int) -> str:
-    """A text of ``low`` to ``high`` words."""
-    n = low + int(unit(key, "length") * (high - low + 1))
-    return " ".join(words[seed(key, k) % len(words)] for k in range(n)) + "."
-
-
-def write_model(folder: Path, words: Sequence[str], tokens: int) -> Path:
-    """The model, with a tokenizer in which each word of ``words`` and each marker is a token; it writes ``tokens``."""
-    import tokenizers
-    import torch
-    from transformers import MistralConfig, MistralForCausalLM
-
-    train_tokenizer([" " + " ".join(words)] * 3, 300 + 6 * len(words)).save(folder)
-    backend = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
-    backend.add_tokens([QUESTION, " <ANS>", f" {PAIR_END}"])
-    backend.save(str(folder / "tokenizer.json"))
-    tokenizer = load_tokenizer(folder)
-    said = words[: tokens - 4]
-    half = len(said) // 3
-    pair = f"{QUESTION} {' '.join(said[:half])} <ANS> {' '.join(said[half:])} {PAIR_END}"
-    script = [tokenizer.encode("\n")[-1], *tokenizer.encode(pair), tokenizer.eos_id]
-    assert len(set(script)) == len(script) == tokens + 1, "each token must tell which one comes next"
-    torch.manual_seed(0)
-    config = MistralConfig(
-        vocab_size=tokenizer.vocab_size,
-        hidden_size=512,
-        intermediate_size=1408,
-        num_hidden_layers=7,
-        num_attention_heads=8,
-        num_key_value_heads=8,
-        head_dim=64,
-        max_position_embeddings=4096,
-        sliding_window=None,
-        tie_word_embeddings=False,
-        bos_token_id=tokenizer.bos_id,
-        eos_token_id=tokenizer.eos_id,
-    )
-    model = MistralForCausalLM(config)
-    with torch.no_grad():
-        model.model.embed_tokens.weight.normal_()
-        for last, following in pairwise(script):
-            model.lm_head.weight[following] = model.model.embed_tokens.weight[last]
-    model.save_pretrained(folder, safe_serialization=True)
-    return folder
+Figures = dict[str, float]
 
 
 def kv_bytes_per_token(model: Path) -> int:
@@ -136,8 +87,9 @@ def bare_engine(config: VllmConfig) -> Any:
     )
 
 
-def with_barrier(llm: Any, chains: Sequence[Chain], config: VllmConfig) -> dict[str, float]:
+def with_barrier(chains: Sequence[Chain], config: VllmConfig) -> Figures:
     """A round of all chains at a time, prompts as text, histories written anew from the parsed pairs."""
+    llm = bare_engine(config)
     form = ExampleFormat(load_tokenizer(config.model))
     parameters = sampling(form.tokenizer, config.max_tokens)
     histories = [""] * len(chains)
@@ -161,8 +113,9 @@ def with_barrier(llm: Any, chains: Sequence[Chain], config: VllmConfig) -> dict[
     return figures(generated, prompted, cached, time.perf_counter() - started)
 
 
-def all_at_once(llm: Any, prompts: Sequence[list[int]], config: VllmConfig) -> dict[str, float]:
+def all_at_once(prompts: Sequence[list[int]], config: VllmConfig) -> Figures:
     """Every prompt known beforehand, in the order given."""
+    llm = bare_engine(config)
     parameters = sampling(load_tokenizer(config.model), config.max_tokens, detokenize=False)
     started = time.perf_counter()
     outputs = llm.generate([{"prompt_token_ids": ids} for ids in prompts], parameters, use_tqdm=False)
@@ -171,7 +124,7 @@ def all_at_once(llm: Any, prompts: Sequence[list[int]], config: VllmConfig) -> d
     return figures(generated, sum(map(len, prompts)), sum(one.num_cached_tokens or 0 for one in outputs), seconds)
 
 
-def by_chains(chains: Sequence[Chain], config: VllmConfig) -> dict[str, float]:
+def by_chains(chains: Sequence[Chain], config: VllmConfig) -> Figures:
     """The scheduler on its own, without Spark."""
     from udfs.synthesis.engines.vllm import VllmEngine
 
@@ -188,63 +141,19 @@ def by_chains(chains: Sequence[Chain], config: VllmConfig) -> dict[str, float]:
     return {**found, "occupancy": usage.running_seconds / usage.seconds, "preemptions": usage.preemptions}
 
 
-def on_spark(documents: Sequence[Document], config: VllmConfig, rounds: int, root: Path) -> tuple[dict, list[dict]]:
-    """The job, after one small micro-batch that starts the worker and its engine; and the rows it wrote."""
-    from jobs.lakehouse.config import LakehouseConfig
-    from jobs.lakehouse.lakehouse import Lakehouse
-    from jobs.lakehouse.session import load_target, start
-    from jobs.lakehouse.stage import Job, run_stage
-    from jobs.synthesize import STAGE, SynthesizeConfig
-    from udfs.config import build
-
-    spark = start(load_target("local"), "benchmark")
-    lakehouse = Lakehouse(LakehouseConfig(root=str(root)), lambda: spark)
-    settings = {"engine": config.model_dump(), "rounds": rounds}
-    job = Job(lakehouse, "synthesize", build(SynthesizeConfig, settings, "synthesize"), lambda: spark, run_id="none")
-    tokenizer = load_tokenizer(config.model)
-    lengths = [len(ids) for ids in tokenizer.encode_batch([document.text for document in documents])]
-
-    def fill(part: slice, number: int) -> None:
-        rows = [
-            (one.doc_id, one.chunk, one.source, one.domain, None, "convert", length, one.doc_id, None, one.text)
-            for one, length in zip(documents[part], lengths[part], strict=True)
-        ]
-        lakehouse.append(job.with_provenance(spark.createDataFrame(rows, COLUMNS)), "documents", "benchmark", number)
-
-    warm = 4 * rounds
-    fill(slice(0, warm), 0)
-    run_stage(STAGE, job)
-    fill(slice(warm, None), 1)
-    started = time.perf_counter()
-    counts = run_stage(STAGE, job)
-    seconds = time.perf_counter() - started
-    rows = [row.asDict(recursive=True) for row in lakehouse.read("syntheses").collect()]
-    known = {document.doc_id for document in documents[warm:]}
-    rows = [row for row in rows if row["doc_id"] in known]
-    assert len(rows) == len(known) == counts["syntheses"]
-    generated = sum(row["n_completion_tokens"] for row in rows)
-    assert counts["engine/generated_tokens"] == generated
-    found = figures(generated, counts["engine/prompt_tokens"], counts["engine/cached_tokens"], seconds)
-    spark.stop()
-    return {**found, "occupancy": counts["engine/occupancy"], "engine_seconds": counts["engine/seconds"]}, rows
-
-
-def prompts_of(rows: Sequence[dict], config: VllmConfig) -> dict[str, list[list[int]]]:
-    """The prompts behind rows of ``syntheses``, in two orders: chain by chain, and round by round."""
+def prompts_of(rows: Sequence[Mapping[str, Any]], config: VllmConfig) -> list[list[int]]:
+    """The prompts behind rows of ``syntheses``: chain by chain, the longest first."""
     form = ExampleFormat(load_tokenizer(config.model))
-    chains: dict[str, list[dict]] = defaultdict(list)
+    chains: dict[str, list[list[int]]] = defaultdict(list)
+    history: list[int] = []
     for row in sorted(rows, key=lambda row: (row["chain_id"], row["round"])):
-        chains[row["chain_id"]].append(row)
-    prompts: dict[tuple[int, str], list[int]] = {}
-    for name, members in chains.items():
-        history: list[int] = []
-        for row in members:
-            prompts[row["round"], name] = [*history, *form.encode_input(row["context"])]
-            output = form.carry(row["completion"], form.tokenizer.encode(row["completion"]), parse(row["completion"]))
-            history = [*prompts[row["round"], name], *output]
-            assert len(prompts[row["round"], name]) == row["n_prompt_tokens"]
-    by_chain = sorted(prompts, key=lambda key: (key[1], key[0]))
-    return {"chains": [prompts[key] for key in by_chain], "rounds": [prompts[key] for key in sorted(prompts)]}
+        prompt = [*(history if row["round"] else ()), *form.encode_input(row["context"])]
+        assert len(prompt) == row["n_prompt_tokens"]
+        chains[row["chain_id"]].append(prompt)
+        completion = row["completion"]
+        history = [*prompt, *form.carry(completion, form.tokenizer.encode(completion), parse(completion))]
+    longest_first = sorted(chains.values(), key=lambda prompts: len(prompts[-1]), reverse=True)
+    return [prompt for prompts in longest_first for prompt in prompts]
 
 
 def figures(generated: float, prompted: float, cached: float, seconds: float) -> dict[str, float]:
@@ -258,64 +167,152 @@ def figures(generated: float, prompted: float, cached: float, seconds: float) ->
     }
 
 
+def apart(function: Callable[..., Any], *arguments: Any) -> Any:
+    """The result of ``function`` in a process of its own: no engine and no JVM stays behind."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(function, *arguments).result()
+
+
+def of_job(done: Done) -> Figures:
+    """Figures of a run of the job."""
+    engine = {name.removeprefix("engine/"): value for name, value in done.counts.items() if name.startswith("engine/")}
+    found = figures(engine["generated_tokens"], engine["prompt_tokens"], engine["cached_tokens"], done.seconds)
+    more = ("occupancy", "kv_occupancy", "preemptions")
+    return {**found, "engine_seconds": round(engine["seconds"], 2), **{name: round(engine[name], 3) for name in more}}
+
+
+def memory_growth(samples: Sequence[tuple[float, int]]) -> dict[str, float]:
+    """MiB of the worker around a thousand documents and over the last tenth, and their ratio."""
+    last = max(documents for documents, _ in samples)
+
+    def mebibytes(low: float, high: float) -> float:
+        return round(mean(size for documents, size in samples if low <= documents <= high) / (1 << 20), 1)
+
+    early, late = mebibytes(800, 1200), mebibytes(0.9 * last, last)
+    return {"documents": last, "at_1000": early, "at_end": late, "growth": round(late / early, 3)}
+
+
+def share_of_half(one: Done, two: Done) -> dict[str, list[float]]:
+    """What each of two engines did and took, over half of what one did and took that did all."""
+
+    def measures(share: Mapping[str, float]) -> dict[str, float]:
+        computed = share["prompt_tokens"] - share["cached_tokens"] + share["generated_tokens"]
+        return {"engine_seconds": share["seconds"], "computed_tokens": computed, "time_to_end": share["ended"]}
+
+    (alone,) = map(measures, one.shares)
+    return {name: [round(measures(share)[name] / (alone[name] / 2), 3) for share in two.shares] for name in alone}
+
+
+def compare_orders(chains: Sequence[Chain], config: VllmConfig) -> dict[str, Figures]:
+    """The scheduler on chains in several orders, and on chains whose documents are in several orders."""
+
+    def length(chain: Chain) -> int:
+        return sum(len(document.text) for document in chain.documents)
+
+    def sorted_inside(longest_first: bool) -> list[Chain]:
+        return [
+            Chain(tuple(sorted(chain.documents, key=lambda one: len(one.text), reverse=longest_first)))
+            for chain in chains
+        ]
+
+    longest_first = sorted(chains, key=length, reverse=True)
+    orders = {
+        "chains as they come": chains,
+        "longest chain first": longest_first,
+        "shortest chain first": longest_first[::-1],
+        "longest document of a chain first": sorted_inside(True),
+        "shortest document of a chain first": sorted_inside(False),
+    }
+    return {name: apart(by_chains, order, config) for name, order in orders.items()}
+
+
+def engine_config(model: Path, tokens: int, kv_tokens: int, max_num_seqs: int) -> VllmConfig:
+    """Float32, and a KV cache that holds so many tokens."""
+    return VllmConfig(
+        model=str(model),
+        max_model_len=2048,
+        max_tokens=tokens + 20,
+        max_num_seqs=max_num_seqs,
+        kv_cache_gib=kv_tokens * kv_bytes_per_token(model) / (1 << 30),
+        dtype="float32",
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--documents", type=int, default=1000, help="for Spark and the bare engine")
     parser.add_argument("--rounds-documents", type=int, default=360, help="for chains against the barrier")
+    parser.add_argument("--memory-documents", type=int, default=10_000)
+    parser.add_argument("--sharing-documents", type=int, default=300)
     parser.add_argument("--rounds", type=int, default=3, help="documents of a chain, M")
-    parser.add_argument("--kv-tokens", type=int, default=16_000, help="tokens that the KV cache holds")
-    parser.add_argument("--words", type=int, nargs=2, default=(200, 300), help="least and most words of a document")
-    parser.add_argument("--tokens", type=int, default=60, help="tokens of a completion")
+    parser.add_argument("--kv-tokens", type=int, default=32_000, help="tokens that the KV cache holds")
+    parser.add_argument("--words", type=int, nargs=2, default=(100, 400), help="least and most words of a document")
+    parser.add_argument("--tokens", type=int, default=80, help="tokens of the longest completion")
     parser.add_argument("--max-num-seqs", type=int, default=32)
+    parser.add_argument("--orders", action="store_true", help="compare orders of chains and documents, nothing else")
     arguments = parser.parse_args()
 
-    words = sorted({word(n) for n in range(400)})
-    documents = [
-        Document(f"d{n:06}", 0, "benchmark", "any", text(f"document {n}", words, *arguments.words))
-        for n in range(arguments.documents)
-    ]
-    chains = [
-        Chain(tuple(documents[n : n + arguments.rounds]))
-        for n in range(0, min(arguments.rounds_documents, len(documents)), arguments.rounds)
-    ]
+    documents = corpus(arguments.documents, *arguments.words)
+    few = documents[: arguments.rounds_documents]
+    chains = [Chain(tuple(few[n : n + arguments.rounds])) for n in range(0, len(few), arguments.rounds)]
+    found: dict[str, Any] = {
+        "benchmark": "synthesis",
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        **vars(arguments),
+    }
+    started = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        model = write_model(Path(folder, "model"), words, arguments.tokens)
-        config = VllmConfig(
-            model=str(model),
-            max_model_len=2048,
-            max_tokens=arguments.tokens + 20,
-            max_num_seqs=arguments.max_num_seqs,
-            kv_cache_gib=(arguments.kv_tokens // BLOCK) * BLOCK * kv_bytes_per_token(model) / (1 << 30),
-            block_size=BLOCK,
-            dtype="float32",
-        )
-        results: dict[str, dict[str, float]] = {}
-        results["spark"], rows = on_spark(documents, config, arguments.rounds, Path(folder, "lake"))
-        llm = bare_engine(config)
-        for order, prompts in prompts_of(rows, config).items():
-            llm.reset_prefix_cache()
-            results[f"engine_{order}"] = all_at_once(llm, prompts, config)
-        llm.reset_prefix_cache()
-        results["barrier"] = with_barrier(llm, chains, config)
-        llm.llm_engine.engine_core.shutdown()
-        del llm
-        results["chains"] = by_chains(chains, config)
-    for name, found in results.items():
-        print(f"{name:>14}: {found}", file=sys.stderr)
-    speed = {name: found["tokens_per_second"] for name, found in results.items()}
-    print(
-        json.dumps(
-            {
-                "benchmark": "synthesis",
-                "cores": os.cpu_count(),
-                "python": platform.python_version(),
-                **vars(arguments),
-                "results": results,
-                "chains_vs_barrier": round(speed["chains"] / speed["barrier"], 3),
-                "spark_vs_engine": round(speed["spark"] / max(speed["engine_chains"], speed["engine_rounds"]), 3),
-            }
-        )
+        root = Path(folder)
+        model = write_model(root / "model", ModelSize(512, 7, arguments.tokens), documents)
+        config = engine_config(model, arguments.tokens, arguments.kv_tokens, arguments.max_num_seqs)
+        if arguments.orders:
+            found["orders"] = compare_orders(chains, config)
+        else:
+            found |= compare(documents, chains, config, arguments, root)
+    found["minutes"] = round((time.perf_counter() - started) / 60, 1)
+    print(json.dumps(found))
+
+
+def compare(
+    documents: Sequence[Document], chains: Sequence[Chain], config: VllmConfig, arguments: Any, root: Path
+) -> dict[str, Any]:
+    """Everything the module's docstring names."""
+    rounds, results = arguments.rounds, {}
+
+    def note(name: str, value: Any) -> Any:
+        print(f"{name:>14}: {value}", file=sys.stderr, flush=True)
+        return value
+
+    alone = Place(f"local[{THREADS}]", 1, THREADS)
+    done = apart(convert, documents, config, rounds, root / "speed", alone)
+    results["spark"] = note("spark", of_job(done))
+    results["engine"] = note("engine", apart(all_at_once, prompts_of(done.rows, config), config))
+    results["barrier"] = note("barrier", apart(with_barrier, chains, config))
+    results["chains"] = note("chains", apart(by_chains, chains, config))
+
+    short = corpus(arguments.memory_documents, 10, 30)
+    small = engine_config(write_model(root / "small", ModelSize(64, 1, 16), short), 16, 32_000, 64)
+    done = apart(convert, short, small, rounds, root / "memory", alone)
+    memory = note("memory", memory_growth(done.memory))
+
+    few = documents[: arguments.sharing_documents]
+    one, two = (
+        apart(convert, few, config, rounds, root / f"sharing-{n}", Place("local-cluster[2,1,1024]", n, 1))
+        for n in (1, 2)
     )
+    sharing = note("sharing", share_of_half(one, two))
+    speed = {name: figure["tokens_per_second"] for name, figure in results.items()}
+    return {
+        "results": results,
+        "chains_vs_barrier": round(speed["chains"] / speed["barrier"], 3),
+        "spark_vs_engine": round(speed["spark"] / speed["engine"], 3),
+        "prefix_hit_rate": results["spark"]["prefix_hit_rate"],
+        "occupancy": results["spark"]["occupancy"],
+        "memory": memory,
+        "memory_growth": memory["growth"],
+        "sharing": {"one": of_job(one), "two": of_job(two), "share_of_half": sharing},
+    }
 
 
 if __name__ == "__main__":

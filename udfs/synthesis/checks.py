@@ -144,11 +144,12 @@ class _Checker:
 
     def _is_foreign(self, said: str) -> bool:
         letters = scripts(said)
-        if min(len(letters), self._scripts.total()) >= _SCRIPT_LETTERS:
-            script, count = Counter(letters).most_common(1)[0]
-            if count > len(letters) / 2 and script not in self._scripts:
+        if min(letters.total(), self._scripts.total()) >= _SCRIPT_LETTERS:
+            script, count = letters.most_common(1)[0]
+            if count > letters.total() / 2 and script not in self._scripts:
                 return True
-        if sum(len(letter.encode()) for letter in said if letter.isalpha()) < _LANGUAGE_BYTES:
+        # A letter has a byte at least, so long responses need not be counted.
+        if letters.total() < _LANGUAGE_BYTES and _letter_bytes(said) < _LANGUAGE_BYTES:
             return False
         language, probability = identify(said)
         if probability < _LANGUAGE_PROBABILITY:
@@ -162,7 +163,7 @@ class _Checker:
 
     @cached_property
     def _scripts(self) -> Counter[str]:
-        return Counter(scripts(self._text))
+        return scripts(self._text)
 
     def _repetition(self, pair: Pair, parts: Parts, earlier: Sequence[Pair]) -> str:
         key, threshold = _key(pair["instruction"]), self._settings.near_repeated_question
@@ -178,6 +179,10 @@ class _Checker:
             ):
                 return "near_repeated_question"
         return ""
+
+
+def _letter_bytes(text: str) -> int:
+    return sum(len(letter.encode()) for letter in text if letter.isalpha())
 
 
 def _said(parts: Parts) -> str:

@@ -128,6 +128,8 @@ class ExampleFormat:
     def _until(self, text: str, ids: Sequence[int]) -> list[int] | None:
         """The ids that stand for ``text``, a beginning of what all ``ids`` stand for; None if a token straddles its
         end."""
+        if self.tokenizer.decode(ids) == text:  # nearly always
+            return list(ids)
         low, high = 0, len(ids)
         while low < high:
             middle = (low + high) // 2

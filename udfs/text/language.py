@@ -1,6 +1,7 @@
 """Language of a text, by the model that comes with ``py3langid`` (97 languages and more, nothing to download)."""
 
 import unicodedata
+from collections import Counter
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -14,9 +15,13 @@ def identify(text: str) -> tuple[str, float]:
     return str(code), float(probability)
 
 
-def scripts(text: str) -> list[str]:
-    """The script of every letter of ``text``, in order: ``LATIN``, ``CJK``, ``ARABIC``, ... as its name begins."""
-    return [unicodedata.name(letter, "UNKNOWN").partition(" ")[0] for letter in text if letter.isalpha()]
+def scripts(text: str) -> Counter[str]:
+    """Letters of ``text`` in each script: ``LATIN``, ``CJK``, ``ARABIC``, ... as their names begin."""
+    found: Counter[str] = Counter()
+    for character, count in Counter(text).items():
+        if character.isalpha():
+            found[unicodedata.name(character, "UNKNOWN").partition(" ")[0]] += count
+    return found
 
 
 @cache
