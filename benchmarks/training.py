@@ -3,15 +3,16 @@
     python -m benchmarks.training [--small]                                        # CPU: step_vs_plain
     python -m benchmarks.training --against hf-trainer --model instructlm-500m     # GPU: tokens per second and MFU
 
-**plain** (`benchmarks/plain.py`): the whole trainer runs (DeepSpeed, loader, guard, history, MLflow), and between any two of
-its steps the plain loop takes a step on the same batches. A step of ours is everything between two of the plain loop's,
-so what disturbs the machine disturbs both. The ratio of a step is ours over the mean of the two plain steps around it, and
-what counts is the median of the ratios. Both must have the same losses. The plain loop has the same model, attention,
-precision and AdamW. It is measured with whole logits and ``cross_entropy``, as such loops are written, and again with
-torch's own ``linear_cross_entropy``, which computes logits in pieces; ``step_vs_plain`` is against the faster one.
+**plain** (`benchmarks/plain.py`): the whole trainer runs (DeepSpeed, loader, guard, history, MLflow), and between any
+two of its steps the plain loop takes a step on the same batches. A step of ours is everything between two of the plain
+loop's, so what disturbs the machine disturbs both. The ratio of a step is ours over the mean of the plain steps before
+and after it, and what counts is the median of the ratios. Both must have the same losses. The plain loop has the same
+model, attention, precision and AdamW. There are two of them: with whole logits and ``cross_entropy``, as such loops are
+written, and with torch's own ``linear_cross_entropy``, which makes logits in pieces; ``step_vs_plain`` is against the
+faster one.
 
-**hf-trainer** (`benchmarks/hf_trainer.py`): ours and transformers' ``Trainer`` take turns in processes of their own, with the
-same model, attention, rows and batch.
+**hf-trainer** (`benchmarks/hf_trainer.py`): ours and transformers' ``Trainer`` take turns in processes of their own,
+with the same model, attention, rows and batch.
 
 Rows have the lengths of web documents, packed; weights are random. ``--small`` shows that it runs and measures nothing.
 The last line is JSON.
@@ -26,8 +27,8 @@ from pathlib import Path
 MODELS: dict[str, tuple[str, list[str]]] = {
     # 29 million parameters.
     "small": ("small", ["model={num_hidden_layers: 6, vocab_size: 32000}", "batch={sequences: 4, micro_batch: 2}"]),
-    "instructlm-500m": ("instructlm-500m", ["batch={sequences: 32, micro_batch: 8}"]),
-    "instructlm-1.3b": ("instructlm-1.3b", ["batch={sequences: 16, micro_batch: 4}"]),
+    "instructlm-500m": ("instructlm-500m", ["batch={sequences: 32, micro_batch: 8}", "deepspeed=one-gpu"]),
+    "instructlm-1.3b": ("instructlm-1.3b", ["batch={sequences: 16, micro_batch: 4}", "deepspeed=one-gpu"]),
     # The shape of Llama3-8B with 12 of its 32 layers: all of them, with AdamW's state, are more than one H200 holds.
     "llama3-8b": (
         "llama3-8b-biomedicine",
