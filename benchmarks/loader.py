@@ -15,55 +15,10 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
-SEQUENCE_LENGTH = 2048
 # A model of 500 million parameters trains at about this speed on one GPU of 80 GB.
 TRAINING_TOKENS_PER_SECOND = 133_000
-
-
-def write_set(folder: Path, rows: int) -> None:
-    """A shard set of about ``rows`` packed rows of random tokens."""
-    import numpy as np
-
-    from udfs.shards.format import ShardSpec, ShardWriter
-    from udfs.shards.manifest import Content, Manifest, Source, write_manifest
-    from udfs.shards.pack import Text, best_fit
-
-    spec = ShardSpec(SEQUENCE_LENGTH, 32_000, "none", pad_token_id=0, bos_token_id=1)
-    draw = np.random.default_rng(0)
-
-    def texts() -> Iterator[Text]:
-        written = number = 0
-        while written < rows * SEQUENCE_LENGTH:
-            length = int(np.clip(draw.lognormal(6.0, 1.1), 20, 60_000))
-            ids = draw.integers(3, 32_000, length).astype(spec.dtype)
-            ids[0], ids[-1] = 1, 2
-            yield Text(ids, f"{number:032x}")
-            written += length
-            number += 1
-
-    writer = ShardWriter(folder, "part", spec, rows_per_shard=(128 << 20) // spec.row_bytes)
-    for packed in best_fit(texts(), spec):
-        writer.write(packed)
-    write_manifest(
-        folder,
-        Manifest.of(
-            writer.close(),
-            name="benchmark",
-            fingerprint="0",
-            sequence_length=SEQUENCE_LENGTH,
-            vocab_size=32_000,
-            tokenizer_hash="none",
-            tokenizer="none",
-            pad_token_id=0,
-            has_roles=False,
-            packing="best_fit",
-            source=Source(table="none", table_id="0", version=0, path=""),
-            contents=[Content(source="random", licenses=["CC0-1.0"], texts=0)],
-        ),
-    )
 
 
 def main() -> None:
@@ -75,6 +30,7 @@ def main() -> None:
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     import numpy as np
 
+    from benchmarks.packed import write_set
     from trainer.data import Loader
     from trainer.order import Order, SourceShare
     from trainer.sources import ShardSet

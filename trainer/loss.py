@@ -39,20 +39,29 @@ class _WeightedCrossEntropy(torch.autograd.Function):
         hidden_grad = torch.empty_like(hidden if learn else hidden[:0])
         head_grad = torch.zeros_like(head if learn else head[:0], dtype=torch.float32)
         matrix = head.to(dtype)
+        # Each chunk writes over the last one's numbers: on a CPU, fresh memory for them costs more than the arithmetic.
+        sizes = (min(CHUNK, len(hidden)), len(head))
+        narrow = torch.empty(sizes, dtype=dtype, device=hidden.device)
+        wide = narrow if dtype == torch.float32 else torch.empty(sizes, dtype=torch.float32, device=hidden.device)
+        outcome = torch.empty(sizes, dtype=torch.float32, device=hidden.device)
         for start in range(0, len(hidden), CHUNK):
             part = slice(start, start + CHUNK)
             states = hidden[part].to(dtype)
-            logits = torch.mm(states, matrix.t()).float()
+            rows = slice(len(states))
+            torch.mm(states, matrix.t(), out=narrow[rows])
+            if wide is not narrow:
+                wide[rows] = narrow[rows]
             chosen = targets[part, None]
             share = weights[part, None]
-            log_probabilities = torch.log_softmax(logits, dim=-1)
+            log_probabilities = torch.log_softmax(wide[rows], dim=-1, out=outcome[rows])
             entropies[part] = -log_probabilities.gather(1, chosen).squeeze(1)
             if not learn:
                 continue
             # d loss / d logits = weight * (probabilities - one-hot). The weight is applied on the narrow side.
             grad = log_probabilities.exp_()
             grad.scatter_add_(1, chosen, torch.full_like(share, -1.0))
-            grad = grad.to(dtype)
+            if wide is not narrow:
+                grad = narrow[rows].copy_(grad)
             hidden_grad[part] = torch.mm(grad, matrix) * share
             head_grad += torch.mm(grad.t(), (states * share).to(dtype))
         ctx.save_for_backward(hidden_grad, head_grad.to(head.dtype))
@@ -62,7 +71,8 @@ class _WeightedCrossEntropy(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         hidden_grad, head_grad = ctx.saved_tensors
-        return hidden_grad * grads[0], head_grad * grads[0], None, None, None, None
+        # In place, so that the largest of all gradients is not copied. A second backward pass is refused by autograd.
+        return hidden_grad.mul_(grads[0]), head_grad.mul_(grads[0]), None, None, None, None
 
 
 def weighted_cross_entropy(

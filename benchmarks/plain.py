@@ -1,0 +1,156 @@
+"""Our trainer's steps and those of a loop of PyTorch and transformers alone, in turns, on the same batches."""
+
+import os
+import statistics
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+# The first steps are slower: kernels are prepared, memory is taken, MLflow makes its tables.
+WARM_UP = 4
+STEPS = 16
+# Ways to write the plain loop's loss, and whether it is fused with the head.
+KINDS = {"cross_entropy": False, "linear_cross_entropy": True}
+
+
+class PlainLoop:
+    """The training as one would write it in an afternoon: accumulate, clip, step.
+
+    Args:
+        config: the training; every token of its objective weighs 1.
+        length: tokens of a row.
+        fused: compute logits in pieces, by torch's ``linear_cross_entropy``.
+    """
+
+    def __init__(self, config: Any, length: int, fused: bool) -> None:
+        import torch
+
+        from trainer.attention import attention_implementation
+        from trainer.model import build_model, model_config
+
+        half = config.precision == "amp_bf16"
+        attention = attention_implementation(torch.device("cpu"), length, half)
+        shape = model_config(config.model, config.model.vocab_size, 1, 2)
+        self.model = build_model(config.model, shape, attention, config.seed).train()
+        parameters = list(self.model.parameters())
+        groups = [
+            {"params": [entry for entry in parameters if entry.ndim >= 2]},
+            {"params": [entry for entry in parameters if entry.ndim < 2], "weight_decay": 0.0},
+        ]
+        settings = config.optimizer
+        rest = {"betas": settings.betas, "eps": settings.eps, "weight_decay": settings.weight_decay}
+        self.optimizer = torch.optim.AdamW(groups, lr=settings.lr, fused=True, **rest)
+        self.clipping = settings.gradient_clipping
+        self.half = half
+        self.fused = fused
+        self.losses: list[float] = []
+
+    def step(self, batches: Sequence[Any]) -> None:
+        """One optimizer step over micro-batches of ``trainer.data.Batch``."""
+        import torch
+        from torch.nn import functional as F
+
+        from trainer.attention import document_mask
+
+        dtype = torch.bfloat16 if self.half else torch.float32
+        learned = sum(len(batch.positions) for batch in batches)
+        total = torch.zeros(())
+        for batch in batches:
+            labels = torch.full((batch.input_ids.numel(),), -100)
+            labels[batch.positions] = batch.targets
+            inputs = {"input_ids": batch.input_ids, "position_ids": batch.position_ids, "use_cache": False}
+            inputs["attention_mask"] = document_mask(batch.documents, dtype)
+            with torch.autocast("cpu", torch.bfloat16, enabled=self.half):
+                if self.fused:
+                    hidden = self.model.model(**inputs).last_hidden_state.flatten(0, 1).to(dtype)
+                else:
+                    logits = self.model(**inputs).logits.flatten(0, 1)
+            if self.fused:
+                head = self.model.get_output_embeddings().weight.to(dtype)
+                options = torch.nn.LinearCrossEntropyOptions()
+                loss = F.linear_cross_entropy(hidden, head, labels, reduction="sum", options=options).float()
+            else:
+                loss = F.cross_entropy(logits.float(), labels, reduction="sum")
+            loss = loss / learned
+            loss.backward()
+            total += loss.detach()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.clipping)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.losses.append(float(total))
+
+
+def turns(config: Any) -> tuple[list[float], dict[str, list[float]]]:
+    """A training of ours in which each plain loop takes a step before each step of ours, and one after the last.
+
+    Returns:
+        Seconds of each step of ours, and of each plain loop.
+
+    Raises:
+        SystemExit: they do not have the same losses.
+    """
+    import trainer.loop
+    from trainer.data import Batch, Loader
+    from trainer.tracking import read_history
+
+    loops: dict[str, PlainLoop] = {}
+    ours: list[float] = []
+    plain: dict[str, list[float]] = {kind: [] for kind in KINDS}
+
+    class Turns(Loader):
+        """The trainer's loader, in which the plain loops have their turns."""
+
+        began: float | None = None
+
+        def step(self, position: int) -> list[Batch]:
+            asked = time.perf_counter()
+            if self.began is not None:
+                ours.append(asked - self.began)
+            batches = super().step(position)
+            fetched = time.perf_counter() - asked
+            for kind, fused in KINDS.items():
+                if kind not in loops:
+                    loops[kind] = PlainLoop(config, batches[0].input_ids.shape[1], fused)
+                started = time.perf_counter()
+                loops[kind].step(batches)
+                plain[kind].append(time.perf_counter() - started)
+            self.began = time.perf_counter() - fetched
+            return batches
+
+    loader, trainer.loop.Loader = trainer.loop.Loader, Turns  # type: ignore[misc]
+    try:
+        trainer.loop.train(config)
+    finally:
+        trainer.loop.Loader = loader  # type: ignore[misc]
+    # Products in bf16 round, and torch adds the loss of linear_cross_entropy in bf16.
+    close = 0.02 if config.precision == "amp_bf16" else 1e-4
+    history = read_history(Path(config.output_dir) / "history.jsonl")
+    for kind, loop in loops.items():
+        for line, loss in zip(history, loop.losses, strict=True):
+            if abs(line["loss"] - loss) > close * loss:
+                raise SystemExit(f"step {line['step']}: our loss is {line['loss']:.5f}, with {kind} {loss:.5f}")
+    return ours, plain
+
+
+def compare(name: str, settings: list[str], small: bool) -> dict[str, Any]:
+    """The result of the benchmark."""
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    from trainer.config import resolve
+
+    warm_up, steps = (1, 4) if small else (WARM_UP, STEPS)
+    config = resolve(name, [*settings, f"duration={{steps: {warm_up + steps + 1}, tokens: null}}"])
+    ours, plain = turns(config)
+    print(f"ours: {statistics.median(ours[warm_up:]):.3f} s a step, the median of {steps}")
+    against = {}
+    for kind, seconds in plain.items():
+        # Each step of ours over the mean of the plain ones before and after it: what grows evenly cancels.
+        ratios = [2 * ours[at] / (seconds[at] + seconds[at + 1]) for at in range(warm_up, len(ours))]
+        low, against[kind], high = statistics.quantiles(ratios, n=4)
+        print(f"plain, {kind}: {statistics.median(seconds[warm_up:]):.3f} s a step; ours is {against[kind]:.3f} of it")
+        print(f"  quartiles of the ratio {low:.3f} and {high:.3f}")
+    return {
+        "seconds": round(statistics.median(ours[warm_up:]), 3),
+        "against": {kind: round(ratio, 3) for kind, ratio in against.items()},
+        "step_vs_plain": round(max(against.values()), 3),
+    }
