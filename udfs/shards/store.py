@@ -4,6 +4,7 @@ Either way a file is there whole or not at all, and none is ever changed. In a f
 and renamed; a store is asked for no renaming, which it would do by copying: an upload counts when it is complete.
 """
 
+import contextlib
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -142,8 +143,8 @@ class RemoteStore:
     def create(self, name: str) -> NewFile:
         """See ``Store``."""
         path = self._path(name)
-        # Stores without folders take no notice.
-        self._system.makedirs(path.rpartition("/")[0], exist_ok=True)
+        with contextlib.suppress(PermissionError):  # of a store without folders, which needs none
+            self._system.makedirs(path.rpartition("/")[0], exist_ok=True)
         return _Upload(self._system.open(path, "wb", autocommit=False))
 
     def read(self, name: str) -> bytes:
