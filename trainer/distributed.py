@@ -69,6 +69,10 @@ def join() -> World:
         os.environ["DS_ACCELERATOR"] = "cpu"
     # The first use of a C++ operation builds it with ninja, which is installed beside this interpreter.
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    if sys.prefix != sys.base_prefix and os.access(sys.prefix, os.W_OK):
+        # It is built against the files of this environment: environments that share the cache of the user would build
+        # it anew in turns, most of a minute each time.
+        os.environ.setdefault("TORCH_EXTENSIONS_DIR", str(Path(sys.prefix, "torch_extensions")))
     for name, value in (("RANK", "0"), ("LOCAL_RANK", "0"), ("WORLD_SIZE", "1")):
         os.environ.setdefault(name, value)
     rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])

@@ -33,9 +33,8 @@ from trainer.config import TrainingConfig, describe, tracking_uri
 from trainer.data import Counts
 from trainer.distributed import World
 from trainer.engine import StepResult, deepspeed_config
-from trainer.export import RECORD
 from trainer.flops import Shape, device_named
-from trainer.layout import HISTORY
+from trainer.layout import HISTORY, RECORD
 from trainer.objective import Groups
 from trainer.plan import Plan
 from trainer.plots import draw

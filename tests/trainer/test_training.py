@@ -201,7 +201,7 @@ def test_what_is_reported(root: Path, undisturbed: Path) -> None:
     assert run.data.metrics["loss/source/raw"] == pytest.approx(last["loss"], rel=1e-5)
     client = MlflowClient(f"sqlite:///{root / 'mlflow.db'}")
     artifacts = {entry.path for entry in client.list_artifacts(run.info.run_id)}
-    assert artifacts == {"deepspeed.json", "history.jsonl", "plots", "tokens.html", "training.yaml"}
+    assert artifacts == {"deepspeed.json", "history.jsonl", "plots", "tokens.html", "training.json", "training.yaml"}
     models = client.search_logged_models([run.info.experiment_id], f"source_run_id = '{run.info.run_id}'")
     newest = max(models, key=lambda model: int(model.params["step"]))
     assert {entry.key for entry in newest.metrics} >= {"checkpoint/held_out/loss", "checkpoint/held_out/acc"}
