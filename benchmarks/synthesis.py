@@ -33,8 +33,8 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-THREADS = os.cpu_count() or 1
-os.environ.setdefault("OMP_NUM_THREADS", str(THREADS))
+CORES = len(os.sched_getaffinity(0))
+THREADS = int(os.environ.setdefault("OMP_NUM_THREADS", str(CORES)))
 os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
 os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -257,7 +257,8 @@ def main() -> None:
     chains = [Chain(tuple(few[n : n + arguments.rounds])) for n in range(0, len(few), arguments.rounds)]
     found: dict[str, Any] = {
         "benchmark": "synthesis",
-        "cores": os.cpu_count(),
+        "cores": CORES,
+        "threads": THREADS,
         "python": platform.python_version(),
         **vars(arguments),
     }
@@ -284,7 +285,7 @@ def compare(
         print(f"{name:>14}: {value}", file=sys.stderr, flush=True)
         return value
 
-    alone = Place(f"local[{THREADS}]", 1, THREADS)
+    alone = Place(f"local[{CORES}]", 1, THREADS)
     done = apart(convert, documents, config, rounds, root / "speed", alone)
     results["spark"] = note("spark", of_job(done))
     results["engine"] = note("engine", apart(all_at_once, prompts_of(done.rows, config), config))

@@ -111,6 +111,7 @@ class VllmEngine:
                 f"the tokenizer in {config.model} has {self.tokenizer.vocab_size} tokens, the model only {embedded}: "
                 "they do not belong together. Export the model with the tokenizer it was trained with."
             )
+        _without_exporter(self._engine)
         self._counters = counters
 
     @property
@@ -235,6 +236,14 @@ def _is_out_of_memory(error: Exception) -> bool:
         return True
     # On a CPU torch raises a plain RuntimeError that names its allocator, and so do child processes what befell them.
     return any(sign in str(error) for sign in ("can't allocate memory", "out of memory"))
+
+
+def _without_exporter(engine: Any) -> None:
+    """Take vLLM's exporter of metrics away: it observes every token, for a page that nobody serves here."""
+    from vllm.v1.metrics.loggers import PrometheusStatLogger
+
+    manager = engine.logger_manager
+    manager.stat_loggers = [one for one in manager.stat_loggers if not isinstance(one, PrometheusStatLogger)]
 
 
 def _counters(max_num_seqs: int) -> Any:
