@@ -77,6 +77,9 @@ class Engine:
                 # The loss uses the head's weight outside the head's own forward pass.
                 head = module.model.get_output_embeddings().weight
                 deepspeed.zero.register_external_parameter(module, head)
+        if self.stage == 0 and world.size == 1:
+            # There is nothing to add up, and DeepSpeed would still copy all gradients together and back.
+            self.engine.enable_backward_allreduce = False
         self.engine.train()
 
     def step(self, batches: Sequence[Batch], weight: float, lr: float, limit: float = math.inf) -> StepResult:
