@@ -51,4 +51,4 @@ lint: install
 
 # Two processes; tests that share a Spark session, an engine or a pipeline run stay in one (tests/conftest.py).
 test: lint
-	pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder
+	pytest --numprocesses 2 --dist loadscope --no-loadscope-reorder

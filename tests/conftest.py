@@ -4,6 +4,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -19,23 +20,21 @@ settings.register_profile("project", deadline=None)
 settings.load_profile("project")
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that share what is slow to start form a group: a worker of pytest-xdist runs a group as a whole.
+# Folders whose tests share what is slow to start: a pipeline's run, the Spark session, the engine.
+SHARING = ("tests/e2e/", "tests/jobs/", "tests/udfs/synthesis/")
 
-    The others are grouped by file.
-    """
-    for item in items:
-        fixtures = getattr(item, "fixturenames", ())
-        if "tests/e2e/" in item.nodeid:
-            group = "pipeline"
-        elif "spark" in fixtures:
-            group = "spark"
-        elif "engine_settings" in fixtures:
-            group = "engine"
-        else:
-            group = item.nodeid.partition("::")[0]
-        item.add_marker(pytest.mark.xdist_group(group))
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With several processes (``--numprocesses``), such a folder stays in one of them, and so does any other file."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduler(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            path = nodeid.partition("::")[0]
+            return next((folder for folder in SHARING if path.startswith(folder)), path)
+
+    return Scheduler(config, log)
 
 
 @pytest.fixture(scope="session")
