@@ -1,7 +1,6 @@
 """One Spark session for the whole test session, and a fresh lakehouse for each test that asks."""
 
 import os
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,9 +10,6 @@ from hypothesis import settings
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-# DeepSpeed's C++ operation is built once for this environment; its usual place is a cache of the home folder, where two
-# environments build it anew in turns.
-os.environ.setdefault("TORCH_EXTENSIONS_DIR", str(Path(sys.prefix) / "torch_extensions"))
 
 # How long an example takes depends on what else the machine does; that is no property of the code.
 settings.register_profile("project", deadline=None)
