@@ -128,12 +128,11 @@ def own_loop(source: Path, target: Path) -> int:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from jobs.lakehouse.rows import rows_of
     from udfs.templates.render import RenderSettings, render_rows
 
     def rows() -> Iterator[dict[str, Any]]:
         for batch in pq.ParquetFile(source).iter_batches(1_000, columns=list(COLUMNS)):
-            yield from rows_of(batch)
+            yield from batch.to_pylist()
 
     chains = (list(members) for _, members in groupby(rows(), key=lambda row: row["chain_id"]))
     written, pending, writer = 0, [], None

@@ -37,7 +37,7 @@ def map_rows(frame: "DataFrame", function: Callable[[Iterator[Row]], Iterable[Ou
         empty = dict.fromkeys(tables)
         pending: list[Row] = []
         characters = 0
-        for table, row in function(row for batch in batches for row in rows_of(batch)):
+        for table, row in function(row for batch in batches for row in batch.to_pylist()):
             pending.append({**empty, table: row})
             characters += sum(len(value) for value in row.values() if isinstance(value, str))
             if len(pending) >= ROWS_PER_BATCH or characters >= CHARACTERS_PER_BATCH:
@@ -47,41 +47,6 @@ def map_rows(frame: "DataFrame", function: Callable[[Iterator[Row]], Iterable[Ou
             yield pa.RecordBatch.from_pylist(pending, schema=arrow_schema)
 
     return frame.mapInArrow(run, schema)
-
-
-def rows_of(batch: "pa.RecordBatch") -> Iterator[Row]:
-    """The rows of a batch, as ``batch.to_pylist()`` gives them; texts and nested values several times as fast."""
-    names = batch.schema.names
-    for values in zip(*map(_values, batch.columns), strict=True):
-        yield dict(zip(names, values, strict=True))
-
-
-def _values(array: "pa.Array") -> list[Any]:
-    import pyarrow as pa
-
-    kind = array.type
-    if pa.types.is_string(kind) or ((pa.types.is_integer(kind) or pa.types.is_boolean(kind)) and not array.null_count):
-        # One pass in C; `to_pylist` makes an Arrow scalar of every value first.
-        found: list[Any] = array.to_numpy(zero_copy_only=False).tolist()
-        return found
-    if pa.types.is_struct(kind) and kind.num_fields:
-        names = [field.name for field in kind]
-        columns = [_values(column) for column in array.flatten()]
-        rows = [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
-        return _with_nulls(rows, array)
-    if pa.types.is_list(kind):
-        items, lists, start = _values(array.flatten()), [], 0
-        for length in array.value_lengths().fill_null(0).to_numpy().tolist():
-            lists.append(items[start : start + length])
-            start += length
-        return _with_nulls(lists, array)
-    return array.to_pylist()  # type: ignore[no-any-return]
-
-
-def _with_nulls(values: list[Any], array: "pa.Array") -> list[Any]:
-    if not array.null_count:
-        return values
-    return [value if valid else None for value, valid in zip(values, array.is_valid().to_pylist(), strict=True)]
 
 
 def without_duplicates(outcome: "DataFrame", table: str, key: str, existing: "DataFrame", stage: str) -> "DataFrame":
