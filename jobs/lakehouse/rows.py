@@ -75,7 +75,7 @@ def _values(array: "pa.Array") -> list[Any]:
             lists.append(items[start : start + length])
             start += length
         return _with_nulls(lists, array)
-    return array.to_pylist()  # type: ignore[no-any-return]
+    return array.to_pylist()
 
 
 def _with_nulls(values: list[Any], array: "pa.Array") -> list[Any]:
