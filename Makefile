@@ -11,8 +11,6 @@ export HF_HUB_OFFLINE ?= 1
 export MLFLOW_DISABLE_TELEMETRY ?= true
 # Set in many container images; our own modules would be compiled anew by every process.
 unexport PYTHONDONTWRITEBYTECODE
-# What DeepSpeed builds names files of the installation it was built in: clones that share it would build it in turns.
-export TORCH_EXTENSIONS_DIR ?= $(CURDIR)/.venv/torch_extensions
 ARMS ?= two
 DEMO := $(if $(filter all,$(ARMS)),demo-all,demo)
 # Compiled here once: where Python may not write bytecode, every process would compile all it imports anew, for most of a minute.
