@@ -38,7 +38,7 @@ class _Loader(yaml.SafeLoader):
             raise yaml.constructor.ConstructorError(
                 None, None, "!replace stands before a mapping; everything else replaces anyway", node.start_mark
             )
-        return _Replacement(self.construct_mapping(node, deep=True))
+        return _Replacement({str(key): value for key, value in self.construct_mapping(node, deep=True).items()})
 
 
 _Loader.add_constructor("!replace", _Loader.replacement)

@@ -131,7 +131,8 @@ def test_every_arm_trains_on_as_many_tokens(
         said = capsys.readouterr().out
         for step in pipeline.of_verb("train"):
             lines = said.partition(f"\n{step.name} (train)\n")[2].splitlines()
-            mixes = list(takewhile(lambda line: line.startswith("  mixes   "), lines))
+            of_step = takewhile(lambda line: line.startswith("  "), lines)
+            mixes = [line for line in of_step if line.startswith("  mixes   ")]
             assert len(mixes) == len(step.config.sources) + 1
             shares = [float(re.search(r": ([\d.]+)%, [\d,]+ tokens, .* passes over", line)[1]) for line in mixes[:-1]]
             assert sum(shares) == pytest.approx(100, abs=0.02)
