@@ -43,7 +43,7 @@ from benchmarks.scripted_model import ModelSize, corpus, write_model  # noqa: E4
 from benchmarks.synthesis_on_spark import Done, Place, convert  # noqa: E402
 from udfs.synthesis.chains import Chain, Document  # noqa: E402
 from udfs.synthesis.checks import CheckSettings  # noqa: E402
-from udfs.synthesis.engines.vllm import VllmConfig  # noqa: E402
+from udfs.synthesis.engines.vllm import VllmConfig, VllmEngine  # noqa: E402
 from udfs.synthesis.journal import NoJournal  # noqa: E402
 from udfs.synthesis.pairs import parse  # noqa: E402
 from udfs.synthesis.prompts import ExampleFormat  # noqa: E402
@@ -126,8 +126,6 @@ def all_at_once(prompts: Sequence[list[int]], config: VllmConfig) -> Figures:
 
 def by_chains(chains: Sequence[Chain], config: VllmConfig) -> Figures:
     """The scheduler on its own, without Spark."""
-    from udfs.synthesis.engines.vllm import VllmEngine
-
     engine = VllmEngine(config)
     started = time.perf_counter()
     rows = [
