@@ -26,7 +26,7 @@ from pathlib import Path
 # Training file and what is changed in it. The first is for two cores without a GPU.
 MODELS: dict[str, tuple[str, list[str]]] = {
     # 29 million parameters.
-    "small": ("small", ["model={num_hidden_layers: 6, vocab_size: 32000}", "batch={sequences: 4, micro_batch: 2}"]),
+    "small": ("small", ["model={num_hidden_layers: 6, vocab_size: 32000}", "batch={sequences: 2, micro_batch: 1}"]),
     "instructlm-500m": ("instructlm-500m", ["batch={sequences: 32, micro_batch: 8}", "deepspeed=one-gpu"]),
     "instructlm-1.3b": ("instructlm-1.3b", ["batch={sequences: 16, micro_batch: 4}", "deepspeed=one-gpu"]),
     # The shape of Llama3-8B with 12 of its 32 layers: all of them, with AdamW's state, are more than one H200 holds.
