@@ -26,6 +26,7 @@ from trainer.tracking import read_history
 from udfs.tokens import load_tokenizer
 
 STEPS = 24
+KILLS = int(os.environ.get("IPT_KILLS", "2"))
 
 
 @pytest.fixture(scope="module")
@@ -131,16 +132,16 @@ def test_golden_losses(undisturbed: Path) -> None:
     assert _losses(undisturbed) == pytest.approx(wanted, rel=1e-4)
 
 
+@pytest.mark.timeout(900 + 200 * KILLS)
 def test_killed_and_resumed_equals_undisturbed(root: Path, undisturbed: Path) -> None:
     """Killed at random moments, of which every other one lies within a save; a kill can come so early that nothing was
     done since the last one."""
     output = root / "killed"
     command = _command(root, output, "checkpoints.every_steps=2")
     draw = random.Random(int(os.environ.get("IPT_KILL_SEED", "0")))
-    kills = int(os.environ.get("IPT_KILLS", "2"))
-    for number in range(kills):
+    for number in range(KILLS):
         # Some steps must be left for the kills to come.
-        within_save, done, ahead = number % 2 == 0, len(_lines(output)), draw.randint(1, max(1, 2 * STEPS // kills - 2))
+        within_save, done, ahead = number % 2 == 0, len(_lines(output)), draw.randint(1, max(1, 2 * STEPS // KILLS - 2))
         moment = _saving(output) if within_save else _stepped(output, min(done + ahead, STEPS - 1))
         assert _interrupt(command, moment, signal.SIGKILL, draw.uniform(0, 0.05)) == -signal.SIGKILL
         print(f"killed {'in a save' if within_save else 'between saves'} after step {len(_lines(output))}")
