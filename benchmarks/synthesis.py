@@ -241,7 +241,7 @@ def main() -> None:
     parser.add_argument("--documents", type=int, default=1000, help="for Spark and the bare engine")
     parser.add_argument("--rounds-documents", type=int, default=360, help="for chains against the barrier")
     parser.add_argument("--memory-documents", type=int, default=10_000)
-    parser.add_argument("--sharing-documents", type=int, default=300)
+    parser.add_argument("--sharing-documents", type=int, default=200)
     parser.add_argument("--rounds", type=int, default=3, help="documents of a chain, M")
     parser.add_argument("--kv-tokens", type=int, default=32_000, help="tokens that the KV cache holds")
     parser.add_argument("--words", type=int, nargs=2, default=(100, 400), help="least and most words of a document")

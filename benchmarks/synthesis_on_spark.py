@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from jobs.lakehouse.config import LakehouseConfig
 from jobs.lakehouse.lakehouse import Lakehouse
+from jobs.lakehouse.live import Meter
 from jobs.lakehouse.session import load_target, start
 from jobs.lakehouse.stage import Job, run_stage
-from jobs.synthesis.meter import SynthesisMeter
 from jobs.synthesize import STAGE, SynthesizeConfig
 from udfs.config import build
 from udfs.synthesis.chains import Document
@@ -80,7 +80,8 @@ def convert(documents: Sequence[Document], config: VllmConfig, rounds: int, root
     shares: list[dict[str, float]] = []
     memory = _WorkerMemory(job.journal)
     started, clock = time.time(), time.perf_counter()
-    found = run_stage(replace(STAGE, meter=lambda config, job: _Shares(config, job, started, shares)), job)
+    watched = replace(STAGE, meter=lambda config, job: _Shares(STAGE.meter(config, job), job, started, shares))
+    found = run_stage(watched, job)
     seconds = time.perf_counter() - clock
     memory.stop()
     known = {document.doc_id for document in documents[first:]}
@@ -91,12 +92,13 @@ def convert(documents: Sequence[Document], config: VllmConfig, rounds: int, root
     return Done(found, seconds, rows, shares, memory.samples)
 
 
-class _Shares(SynthesisMeter):
-    """Takes the sums of each partition down before the journal is removed."""
+class _Shares:
+    """The job's own meter, which also takes the sums of each partition down before the journal is removed."""
 
-    def __init__(self, config: Any, job: Job, started: float, shares: list[dict[str, float]]) -> None:
-        super().__init__(config, job)
-        self._started, self._shares = started, shares
+    def __init__(self, meter: Meter | None, job: Job, started: float, shares: list[dict[str, float]]) -> None:
+        assert meter is not None
+        self._meter, self._job, self._started, self._shares = meter, job, started, shares
+        self.metrics, self.line = meter.metrics, meter.line
 
     def commit(self, staged: "DataFrame") -> None:
         parts: dict[str, list[Path]] = defaultdict(list)
@@ -110,7 +112,7 @@ class _Shares(SynthesisMeter):
             ended = max(file.stat().st_mtime for file in files) - self._started
             self._shares.append({**counts(folder), "ended": ended})
             shutil.rmtree(folder)
-        super().commit(staged)
+        self._meter.commit(staged)
 
 
 class _WorkerMemory:
