@@ -31,9 +31,9 @@ def main() -> None:
     import numpy as np
 
     from benchmarks.packed import write_set
-    from trainer.data import Loader
-    from trainer.order import Order, SourceShare
-    from trainer.sources import ShardSet
+    from trainer.data.loader import Loader
+    from trainer.data.order import Order, SourceShare
+    from trainer.data.sources import ShardSet
 
     sequences, micro_batch = 256, 8
     steps = 4 if small else 100

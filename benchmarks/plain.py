@@ -38,8 +38,8 @@ class PlainLoop:
     def __init__(self, config: Any, length: int, fused: bool) -> None:
         import torch
 
-        from trainer.attention import attention_implementation
-        from trainer.model import build_model, model_config
+        from trainer.model.architecture import build_model, model_config
+        from trainer.model.attention import attention_implementation
 
         half = config.precision == "amp_bf16"
         attention = attention_implementation(torch.device("cpu"), length, half)
@@ -59,11 +59,11 @@ class PlainLoop:
         self.losses: list[float] = []
 
     def step(self, batches: Sequence[Any]) -> None:
-        """One optimizer step over micro-batches of ``trainer.data.Batch``."""
+        """One optimizer step over micro-batches of ``trainer.data.loader.Batch``."""
         import torch
         from torch.nn import functional as F
 
-        from trainer.attention import document_mask
+        from trainer.model.attention import document_mask
 
         dtype = torch.bfloat16 if self.half else torch.float32
         learned = sum(len(batch.positions) for batch in batches)
@@ -104,8 +104,8 @@ def turns(config: Any) -> tuple[list[Moment], dict[str, list[Moment]]]:
         SystemExit: they do not have the same losses.
     """
     import trainer.loop
-    from trainer.data import Batch, Loader
-    from trainer.tracking import read_history
+    from trainer.data.loader import Batch, Loader
+    from trainer.tracking.tracking import read_history
 
     loops: dict[str, PlainLoop] = {}
     ours: list[Moment] = []

@@ -14,8 +14,8 @@ from collections.abc import Sequence
 import yaml
 
 from trainer.config import TrainingConfig, resolve
-from trainer.flops import DEVICES
-from trainer.forecast import NO_SHARDS, Forecast, forecast, placed
+from trainer.planning.flops import DEVICES
+from trainer.planning.forecast import NO_SHARDS, Forecast, forecast, placed
 from udfs.errors import ConfigError, InstructionPretrainingError
 
 _TERMINATED = 143  # 128 + SIGTERM
@@ -87,8 +87,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _dry_run(config: TrainingConfig) -> str:
-    from trainer.plan import plan
-    from trainer.sources import mixture, open_sets
+    from trainer.data.sources import mixture, open_sets
+    from trainer.planning.plan import plan
 
     sets = open_sets(config)
     tree = {
@@ -107,8 +107,8 @@ def _show_tokens(config: TrainingConfig) -> None:
 
 
 def _forecast(config: TrainingConfig, arguments: argparse.Namespace) -> Forecast:
-    from trainer.plan import plan
-    from trainer.sources import mixture, open_sets
+    from trainer.data.sources import mixture, open_sets
+    from trainer.planning.plan import plan
 
     if arguments.gpus < 1:
         raise ConfigError(f"--gpus {arguments.gpus} must be at least 1.")

@@ -12,10 +12,10 @@ from typing import Any, Literal
 import yaml
 from pydantic import Field, field_validator, model_validator
 
+from trainer.checkpoints.layout import identity_of
+from trainer.data.objective import OBJECTIVES, check_weights
 from trainer.guard import GuardConfig
-from trainer.hub import local
-from trainer.layout import identity_of
-from trainer.objective import OBJECTIVES, check_weights
+from trainer.model.hub import local
 from udfs.config import Config, build, fingerprint, locate, override, read
 from udfs.errors import ConfigError
 from udfs.tracking import without_credentials
@@ -203,7 +203,7 @@ class TrainingConfig(Config):
 
     model: ModelConfig
     data: DataConfig
-    # Name in trainer/objective.py, or a weight for each role.
+    # Name in trainer/data/objective.py, or a weight for each role.
     objective: str | dict[str, float] = "pretrain"
     # What counts alike in the loss of a step: every unit of weight in it, or every example (packed document), whose
     # tokens share a weight of 1. The paper's code for Instruction Modelling did the latter, with one example at a time.

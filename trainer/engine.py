@@ -19,9 +19,9 @@ from typing import Any
 import torch
 
 from trainer.config import TrainingConfig, batch_shape, deepspeed_section
-from trainer.data import Batch
+from trainer.data.loader import Batch
 from trainer.distributed import World, output_to_stderr
-from trainer.loss import LanguageModelLoss
+from trainer.model.loss import LanguageModelLoss
 from trainer.timing import Stopwatch
 
 

@@ -4,11 +4,11 @@ import numpy as np
 import torch
 
 from trainer.config import TrainingConfig
-from trainer.data import Counts, read_rows
+from trainer.data.loader import Counts, read_rows
+from trainer.data.objective import Groups, role_weights
+from trainer.data.sources import ShardSet
 from trainer.distributed import World
 from trainer.engine import Engine
-from trainer.objective import Groups, role_weights
-from trainer.sources import ShardSet
 
 
 class HeldOut:

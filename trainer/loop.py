@@ -12,27 +12,27 @@ from types import FrameType
 
 import torch
 
-from trainer.attention import attention_implementation
-from trainer.checkpoints import Checkpoints, Progress
+from trainer.checkpoints.checkpoints import Checkpoints, Progress
+from trainer.checkpoints.export import export
+from trainer.checkpoints.layout import CHECKPOINTS, MODEL, SAVE, identity_of
 from trainer.config import TrainingConfig, batch_shape, zero_stage
-from trainer.data import Counts, Loader
+from trainer.data.loader import Counts, Loader
+from trainer.data.objective import role_weights
+from trainer.data.sources import ShardSet, damaged, mixed, mixture, open_held_out, open_sets
 from trainer.distributed import World, join, leave
 from trainer.engine import Engine
-from trainer.export import export
-from trainer.flops import Shape
 from trainer.guard import NOT_FINITE, SPIKE, Diverged, Guard
 from trainer.held_out import HeldOut
-from trainer.layout import CHECKPOINTS, MODEL, SAVE, identity_of
 from trainer.lock import locked
-from trainer.loss import LanguageModelLoss
-from trainer.model import build_model, checkpoint_activations, compile_layers, model_config
-from trainer.noise import EmbeddingNoise
-from trainer.objective import role_weights
-from trainer.plan import Plan, plan
+from trainer.model.architecture import build_model, checkpoint_activations, compile_layers, model_config
+from trainer.model.attention import attention_implementation
+from trainer.model.loss import LanguageModelLoss
+from trainer.model.noise import EmbeddingNoise
+from trainer.planning.flops import Shape
+from trainer.planning.plan import Plan, plan
 from trainer.questions import Questions
-from trainer.reporting import Reporter, Step
 from trainer.schedule import Schedule
-from trainer.sources import ShardSet, damaged, mixed, mixture, open_held_out, open_sets
+from trainer.tracking.reporting import Reporter, Step
 from udfs.config import fingerprint
 from udfs.errors import ConfigError, DataError
 from udfs.tokens import Tokenizer, load_tokenizer

@@ -21,13 +21,13 @@ import numpy as np
 import torch
 from transformers import AutoModelForCausalLM
 
-from trainer.attention import attention_implementation
-from trainer.data import read_rows
-from trainer.layout import RECORD
-from trainer.loss import LanguageModelLoss
-from trainer.objective import Groups, role_weights
-from trainer.plots import draw_losses
-from trainer.sources import ShardSet
+from trainer.checkpoints.layout import RECORD
+from trainer.data.loader import read_rows
+from trainer.data.objective import Groups, role_weights
+from trainer.data.sources import ShardSet
+from trainer.model.attention import attention_implementation
+from trainer.model.loss import LanguageModelLoss
+from trainer.tracking.plots import draw_losses
 from udfs.errors import ConfigError, DataError, EnvironmentProblem, InstructionPretrainingError
 from udfs.shards.format import ROLES
 from udfs.tokens import load_tokenizer

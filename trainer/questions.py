@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from trainer.config import TrainingConfig
-from trainer.data import Batch, collate
+from trainer.data.loader import Batch, collate
+from trainer.data.objective import Groups
 from trainer.distributed import World
 from trainer.engine import Engine
-from trainer.objective import Groups
 from udfs.errors import DataError
 from udfs.tokens import Tokenizer
 

@@ -16,8 +16,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from trainer.layout import MODEL, RECORD, WAITING
-from trainer.store import Store, Waiting
+from trainer.checkpoints.layout import MODEL, RECORD, WAITING
+from trainer.tracking.store import Store, Waiting
 from udfs.errors import DataError, InstructionPretrainingError
 
 

@@ -12,9 +12,9 @@ from rich.table import Table
 from rich.text import Text
 
 from trainer.config import TrainingConfig, batch_shape
-from trainer.data import Batch, Loader
-from trainer.objective import role_weights
-from trainer.sources import ShardSet, mixture, open_sets
+from trainer.data.loader import Batch, Loader
+from trainer.data.objective import role_weights
+from trainer.data.sources import ShardSet, mixture, open_sets
 from udfs.shards.format import ROLES
 from udfs.tokens import Tokenizer, load_tokenizer
 

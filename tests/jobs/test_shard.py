@@ -261,7 +261,7 @@ def test_lost_files_are_made_again_with_the_same_bytes(filled: Lakehouse, run_ve
 def test_a_set_behind_a_url(filled: Lakehouse, spark: Any, tmp_path: Path) -> None:
     from jobs.lakehouse.config import LakehouseConfig
     from trainer.config import DataConfig
-    from trainer.sources import ShardSet
+    from trainer.data.sources import ShardSet
 
     url = f"file://{tmp_path}/store"
     lakehouse = Lakehouse(LakehouseConfig(root=str(filled.root), shards=url), lambda: spark)

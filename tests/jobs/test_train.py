@@ -15,8 +15,8 @@ from jobs.lakehouse.stage import Job
 from jobs.pipeline import load_pipeline
 from jobs.train import VERB
 from tests.trainer.shard_sets import write_set
-from trainer.order import Order, SourceShare
-from trainer.sources import ShardSet
+from trainer.data.order import Order, SourceShare
+from trainer.data.sources import ShardSet
 from udfs.config import build
 from udfs.errors import ConfigError, EnvironmentProblem
 from udfs.shards.format import ShardInfo

@@ -14,16 +14,16 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from trainer.checkpoints import Checkpoints, Progress
+from trainer.checkpoints.checkpoints import Checkpoints, Progress
 from trainer.config import CheckpointConfig, TrainingConfig, batch_shape, resolve, zero_stage
-from trainer.data import Batch, Loader
+from trainer.data.loader import Batch, Loader
+from trainer.data.objective import OBJECTIVES, role_weights
+from trainer.data.sources import mixture, open_sets
 from trainer.distributed import World, join, leave
 from trainer.engine import Engine
-from trainer.loss import LanguageModelLoss
-from trainer.model import build_model, checkpoint_activations, model_config
-from trainer.noise import EmbeddingNoise
-from trainer.objective import OBJECTIVES, role_weights
-from trainer.sources import mixture, open_sets
+from trainer.model.architecture import build_model, checkpoint_activations, model_config
+from trainer.model.loss import LanguageModelLoss
+from trainer.model.noise import EmbeddingNoise
 from udfs.shards.format import ROLES
 
 STEPS = 5

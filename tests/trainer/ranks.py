@@ -2,9 +2,9 @@
 
 import torch
 
-from trainer.data import Batch
+from trainer.data.loader import Batch
 from trainer.distributed import World
-from trainer.loss import LanguageModelLoss
+from trainer.model.loss import LanguageModelLoss
 
 
 class Alone:

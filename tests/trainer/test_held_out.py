@@ -10,12 +10,12 @@ from tests.tiny_model import tiny_config
 from tests.trainer.ranks import Alone, Part
 from tests.trainer.shard_sets import write_set
 from trainer.config import resolve
-from trainer.data import read_rows
+from trainer.data.loader import read_rows
+from trainer.data.objective import role_weights
+from trainer.data.sources import open_held_out, open_sets
 from trainer.distributed import World
 from trainer.held_out import HeldOut
-from trainer.loss import LanguageModelLoss
-from trainer.objective import role_weights
-from trainer.sources import open_held_out, open_sets
+from trainer.model.loss import LanguageModelLoss
 
 ROWS = 7
 

@@ -12,8 +12,8 @@ from transformers import MistralForCausalLM
 
 from tests.tiny_model import tiny_config
 from tests.trainer.shard_sets import write_set
+from trainer.data.sources import ShardSet
 from trainer.loss_analysis import main, means
-from trainer.sources import ShardSet
 from udfs.shards.format import ROLES
 from udfs.tokens import load_tokenizer
 

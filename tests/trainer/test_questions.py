@@ -13,7 +13,7 @@ from tests.trainer.ranks import Alone, Part
 from trainer.config import resolve
 from trainer.distributed import World
 from trainer.evaluation import evaluate_model
-from trainer.loss import LanguageModelLoss
+from trainer.model.loss import LanguageModelLoss
 from trainer.questions import Questions, read_questions
 from udfs.errors import DataError
 from udfs.tokens import load_tokenizer

@@ -10,8 +10,8 @@ from rich.console import Console
 
 from tests.trainer.shard_sets import write_set
 from trainer.config import TrainingConfig, resolve
+from trainer.data.sources import ShardSet
 from trainer.show import _visible, show_tokens
-from trainer.sources import ShardSet
 from udfs.tokens import load_tokenizer
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from tests.trainer.shard_sets import write_set
 from trainer.spark import main
-from trainer.tracking import read_history
+from trainer.tracking.tracking import read_history
 
 
 @pytest.fixture(scope="module")

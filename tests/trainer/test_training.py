@@ -19,10 +19,10 @@ from mlflow import MlflowClient
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests.trainer.shard_sets import write_set
-from trainer.data import collate
-from trainer.loss import LanguageModelLoss
-from trainer.sources import ShardSet
-from trainer.tracking import read_history
+from trainer.data.loader import collate
+from trainer.data.sources import ShardSet
+from trainer.model.loss import LanguageModelLoss
+from trainer.tracking.tracking import read_history
 from udfs.tokens import load_tokenizer
 
 STEPS = 24

@@ -1,0 +1,55 @@
+"""Checkpoints in a folder elsewhere."""
+
+import logging
+from pathlib import Path
+
+import pytest
+
+from trainer.checkpoints.upload import Remote
+from trainer.config import resolve
+from udfs.errors import ConfigError
+
+MARKER = "COMPLETE"
+
+
+def _checkpoint(folder: Path, step: int) -> Path:
+    path = folder / f"step-{step:08d}"
+    (path / "zero").mkdir(parents=True)
+    (path / "zero" / "state.pt").write_bytes(bytes([step]) * 1000)
+    (path / MARKER).write_text(str(step))
+    return path
+
+
+def test_sent_kept_and_fetched(tmp_path: Path) -> None:
+    url = f"file://{tmp_path / 'there'}"
+    remote = Remote(url, MARKER)
+    assert remote.names() == []
+    for step, kept in [(5, set()), (10, {"step-00000005"}), (15, {"step-00000005", "step-00000015"})]:
+        remote.send(_checkpoint(tmp_path / "here", step), kept)
+    remote.finish()
+    assert remote.busy() == set()
+    assert remote.names() == ["step-00000005", "step-00000015"]
+    assert not (tmp_path / "there" / "step-00000010").exists()
+
+    # One that was cut short on its way up is not there.
+    (tmp_path / "there" / "step-00000020").mkdir()
+    other = Remote(url, MARKER)
+    assert other.names()[-1] == "step-00000015"
+    other.fetch("step-00000015", tmp_path / "new")
+    sent, fetched = tmp_path / "here" / "step-00000015", tmp_path / "new" / "step-00000015"
+    for path in ("zero/state.pt", MARKER):
+        assert (fetched / path).read_bytes() == (sent / path).read_bytes()
+
+
+def test_a_place_that_cannot_be_written_stops_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "file").write_text("")
+    remote = Remote(f"file://{tmp_path}/file/below", MARKER)
+    with caplog.at_level(logging.WARNING, logger="trainer"):
+        remote.send(_checkpoint(tmp_path / "here", 1), set())
+        remote.finish()
+    assert "was not copied" in caplog.text
+
+
+def test_an_unknown_kind_of_place_is_told_at_once() -> None:
+    with pytest.raises(ConfigError, match="no file system is known for nowhere://"):
+        resolve("tiny", ["data.sources.raw.path=x", "output_dir=x", "checkpoints.upload=nowhere://bucket"])

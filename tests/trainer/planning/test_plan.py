@@ -1,0 +1,73 @@
+"""What is checked and computed before a training starts."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.trainer.shard_sets import write_set
+from trainer.config import TrainingConfig, resolve
+from trainer.data.sources import mixture, open_sets
+from trainer.planning.plan import Plan, plan
+from udfs.errors import ConfigError
+
+
+def _config(root: Path, *changes: str) -> TrainingConfig:
+    sets = [f"data.sources.{name}.path={root / name}" for name in ("raw", "tuning")]
+    return resolve("tiny", [*sets, f"output_dir={root}", *changes])
+
+
+def _plan(config: TrainingConfig) -> Plan:
+    sets = open_sets(config)
+    return plan(config, sets, mixture(config, sets))
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("plan")
+    write_set(folder, "raw", 200)
+    write_set(folder, "tuning", 60, roles=True)
+    return folder
+
+
+def test_weights_count_tokens(root: Path) -> None:
+    config = _config(root, "data.sources.raw.weight=3", "duration={tokens: 40000}")
+    sets, planned = open_sets(config), _plan(config)
+    tokens = {name: planned.repeats[name] * entry.manifest.tokens for name, entry in sets.items()}
+    assert tokens["raw"] / tokens["tuning"] == pytest.approx(3, rel=0.05)
+    assert sum(tokens.values()) == pytest.approx(planned.tokens, rel=0.02)
+    assert planned.tokens == pytest.approx(40000, rel=0.02)
+    assert planned.warmup == -(-planned.steps // 20)
+
+
+def test_spans(root: Path) -> None:
+    config = _config(root, "duration={steps: 77, tokens: null}", "schedule.warmup={steps: 5, fraction: null}")
+    assert (_plan(config).steps, _plan(config).warmup) == (77, 5)
+
+
+def test_a_training_stops_or_goes_on_where_a_source_runs_dry(root: Path) -> None:
+    limit = "data.sources.tuning.max_repeats=1"
+    stopped = _plan(_config(root, limit, "data.exhausted=stop"))
+    assert 0.8 < stopped.repeats["tuning"] <= 1 and stopped.steps < _plan(_config(root)).steps
+    dropped = _plan(_config(root, limit, "data.exhausted=drop", "duration={steps: 200, tokens: null}"))
+    assert dropped.steps == 200 and dropped.repeats["tuning"] == 1
+    assert dropped.repeats["raw"] > _plan(_config(root, "duration={steps: 200, tokens: null}")).repeats["raw"]
+    short = [limit, "data.sources.raw.max_repeats=1", "data.exhausted=drop", "batch={sequences: 4096}"]
+    with pytest.raises(ConfigError, match=r"less than batch\.sequences 4096"):
+        _plan(_config(root, *short))
+
+
+def test_repetition_is_limited(root: Path) -> None:
+    with pytest.raises(ConfigError, match=r"tuning: this training passes over it .* max_repeats allows 1"):
+        _plan(_config(root, "data.sources.tuning.max_repeats=1"))
+
+
+def test_sets_must_fit(root: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="rows of 64 tokens, but 128 are wanted"):
+        open_sets(_config(root, "data.sequence_length=128"))
+    with pytest.raises(ConfigError, match=r"longer than model\.max_position_embeddings 32"):
+        open_sets(_config(root, "model.max_position_embeddings=32"))
+    with pytest.raises(ConfigError, match="raw: objective 'synthesizer' weighs tokens by role"):
+        open_sets(_config(root, "objective=synthesizer"))
+    write_set(tmp_path, "other", 300)
+    with pytest.raises(ConfigError, match="different tokenizers"):
+        open_sets(_config(root, f"data.sources.other.path={tmp_path / 'other'}"))

@@ -1,0 +1,1 @@
+"""What outlives a training: checkpoints, copies of them elsewhere, the exported model."""

@@ -1,0 +1,1 @@
+"""What a training will take: steps, floating-point operations, memory and time."""

@@ -1,0 +1,92 @@
+"""What a training will do, computed before it starts. Imports no torch."""
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from trainer.config import Span, TrainingConfig
+from trainer.data.order import Order
+from trainer.data.sources import ShardSet
+from udfs.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A training in numbers.
+
+    Attributes:
+        identity: names the result; a model exported with it need not be trained again.
+        steps: optimizer steps.
+        warmup: steps of the warm-up.
+        decay: steps of the last stretch of a wsd schedule.
+        tokens_per_step: expected tokens of a step, padding left out.
+        tokens: expected tokens of the whole training.
+        repeats: passes over each source.
+    """
+
+    identity: str
+    steps: int
+    warmup: int
+    decay: int
+    tokens_per_step: float
+    tokens: float
+    repeats: dict[str, float]
+
+    def tree(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+
+def plan(config: TrainingConfig, sets: dict[str, ShardSet], order: Order) -> Plan:
+    """The plan of a training.
+
+    Raises:
+        ConfigError: a source would be repeated more often than allowed, or runs dry before the first step is full.
+    """
+    density = np.array([entry.manifest.tokens / len(entry) for entry in sets.values()])
+    per_step = float(config.batch.sequences * (order.shares() * density).sum())
+    passed = sum(entry.manifest.tokens for entry in sets.values())
+    steps = max(1, count_steps(config.duration, per_step, passed))
+    if order.length is not None:
+        steps = min(steps, order.length // config.batch.sequences)
+        if not steps:
+            raise ConfigError(
+                f"data.exhausted {config.data.exhausted}: the sources hold {order.length} rows until they run dry, "
+                f"less than batch.sequences {config.batch.sequences}. Raise max_repeats, or take smaller steps."
+            )
+    repeats = dict(zip(sets, order.repeats(steps * config.batch.sequences).tolist(), strict=True))
+    for name, source in config.data.sources.items():
+        if config.data.exhausted == "refuse" and repeats[name] > (source.max_repeats or math.inf):
+            raise ConfigError(
+                f"data.sources.{name}: this training passes over it {repeats[name]:.2f} times, max_repeats allows "
+                f"{source.max_repeats:g}. Train shorter, lower its weight, give it more data, raise max_repeats, or "
+                "set data.exhausted to stop or drop."
+            )
+    return Plan(
+        identity=config.identity({name: entry.manifest.fingerprint for name, entry in sets.items()}),
+        steps=steps,
+        warmup=min(steps, count_steps(config.schedule.warmup, per_step, steps)),
+        decay=min(steps, count_steps(config.schedule.decay, per_step, steps)) if config.schedule.decay else 0,
+        tokens_per_step=per_step,
+        tokens=per_step * steps,
+        repeats=repeats,
+    )
+
+
+def count_steps(span: Span, tokens_per_step: float, whole: float) -> int:
+    """Steps of a stretch of training.
+
+    Args:
+        span: the stretch.
+        tokens_per_step: what one step takes.
+        whole: what a share is of (the training's steps), or what a pass is over (the sources' tokens).
+    """
+    if span.steps is not None:
+        return span.steps
+    if span.fraction is not None:
+        return math.ceil(span.fraction * whole)
+    tokens = span.tokens if span.epochs is None else span.epochs * whole
+    assert tokens is not None
+    return round(tokens / tokens_per_step)

@@ -1,0 +1,1 @@
+"""What a training says of itself: numbers of every step, and the MLflow run."""
