@@ -75,6 +75,7 @@ class VllmEngine:
         warnings.filterwarnings("ignore", category=FutureWarning, module="vllm")
         try:
             from vllm import EngineArgs, LLMEngine
+            from vllm.usage.usage_lib import UsageContext
         except ImportError as error:
             raise EnvironmentProblem(
                 f"synthesis needs vLLM, which cannot be imported ({error}). Install the extra `cpu` or `gpu`."
@@ -102,7 +103,10 @@ class VllmEngine:
         )
         counters = _counters(config.max_num_seqs)
         try:
-            self._engine: Any = LLMEngine.from_engine_args(arguments, stat_loggers=[counters])
+            # The context decides how many tokens a pass takes: as offline, 16,384 on a large GPU; else it is 2,048.
+            self._engine: Any = LLMEngine.from_engine_args(
+                arguments, usage_context=UsageContext.LLM_CLASS, stat_loggers=[counters]
+            )
         except (OSError, RuntimeError, ValueError) as error:
             raise EnvironmentProblem(f"vLLM cannot start with the model {config.model}: {error}") from error
         embedded = self._engine.model_config.get_vocab_size()
