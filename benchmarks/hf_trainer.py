@@ -75,8 +75,8 @@ class Clock:
 def ours(config: Any, clock: Clock) -> list[float]:
     """Train with our trainer; gives the mean loss of each ``log_every`` steps."""
     import trainer.loop
-    from trainer.data import Batch, Loader
-    from trainer.tracking import read_history
+    from trainer.data.loader import Batch, Loader
+    from trainer.tracking.tracking import read_history
 
     class Timed(Loader):
         """The trainer's loader: the first thing a step asks for is its batches."""
@@ -98,11 +98,11 @@ def theirs(config: Any, clock: Clock) -> list[float]:
     import torch
     from transformers import Trainer, TrainerCallback, TrainingArguments
 
-    from trainer.attention import attention_implementation, attention_inputs
-    from trainer.data import read_rows
-    from trainer.model import build_model, model_config
-    from trainer.objective import role_weights
-    from trainer.sources import mixture, open_sets
+    from trainer.data.loader import read_rows
+    from trainer.data.objective import role_weights
+    from trainer.data.sources import mixture, open_sets
+    from trainer.model.architecture import build_model, model_config
+    from trainer.model.attention import attention_implementation, attention_inputs
 
     sets = open_sets(config)
     order = mixture(config, sets)
@@ -169,8 +169,8 @@ def main(who: str, name: str, warm_up: int, file: Path, settings: list[str]) -> 
     import torch
 
     from trainer.config import resolve
-    from trainer.flops import Shape, device_named
-    from trainer.sources import mixture, open_sets
+    from trainer.data.sources import mixture, open_sets
+    from trainer.planning.flops import Shape, device_named
 
     config = resolve(name, settings)
     torch.set_float32_matmul_precision(config.matmul_precision)
