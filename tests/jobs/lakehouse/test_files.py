@@ -30,7 +30,7 @@ def test_sources_of_two_stores_are_refused():
 
 def test_missing_source_is_named(lakehouse):
     job = Job(lakehouse, "ingest", FileSource(path="x"), lakehouse._session)
-    with pytest.raises(ConfigError, match=r"steps.ingest.sources: there is nothing at .*/lake/raw\."):
+    with pytest.raises(ConfigError, match=r"steps.ingest: there is nothing at .*/lake/raw\."):
         located([FileSource(path="raw")], job)
 
 
