@@ -2,9 +2,9 @@
 
 In process means no child processes that would outlive a killed worker and hold its GPU. With tensor parallelism there
 are some, one for each GPU; each holds the reading end of a pipe of this process and ends, some seconds later, when that
-breaks, which it does whatever this process dies of. Two things to know: building the engine resets the process's ``random``, numpy and
-torch generators to the engine's seed (nothing here draws from them), and the engine loop is not vLLM's advertised
-interface, so this file is the only one that touches it.
+breaks, which it does whatever this process dies of. Two things to know: building the engine resets the process's
+``random``, numpy and torch generators to the engine's seed (nothing here draws from them), and the engine loop is not
+vLLM's advertised interface, so this file is the only one that touches it.
 """
 
 import os
