@@ -1,5 +1,6 @@
 """The lakehouse: where tables and files are, how tables are created, read and appended to."""
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -59,7 +60,7 @@ class Lakehouse:
         """Whether the table has been created."""
         if self.config.namespace:
             return self._session().catalog.tableExists(self.location(table))
-        return (Path(self.location(table)) / "_delta_log").is_dir()
+        return any((Path(self.location(table)) / "_delta_log").glob("*.json"))
 
     def read(self, table: str, version: int | None = None) -> "DataFrame":
         """The table, at a version or as it is now; an empty table where nothing was written yet."""
@@ -125,6 +126,7 @@ class Lakehouse:
 
     def _create(self, table: str) -> None:
         from delta.tables import DeltaTable
+        from pyspark.errors import PySparkException
 
         declared = TABLES[table]
         builder = DeltaTable.createIfNotExists(self._session()).comment(declared.comment)
@@ -134,15 +136,24 @@ class Lakehouse:
             builder = builder.location(self.location(table))
         for column in (*declared.columns, *PROVENANCE):
             builder = builder.addColumn(column.name, column.type, nullable=column.nullable, comment=column.comment)
-        builder.execute()
-        reference = self._reference(table)
         for name, condition in declared.checks.items():
-            # Names and conditions come from tables.py, never from input.
-            self._session().sql(f"ALTER TABLE {reference} ADD CONSTRAINT {name} CHECK ({condition})")
+            # With the first commit, so that no table is ever without them.
+            builder = builder.property(f"delta.constraints.{name}", condition)
+        try:
+            builder.execute()
+        except PySparkException:
+            # Of two jobs that make a table at the same moment, Delta refuses the second.
+            if not self._appears(table):
+                raise
 
-    def _reference(self, table: str) -> str:
-        location = self.location(table)
-        return location if self.config.namespace else f"delta.`{location}`"
+    def _appears(self, table: str) -> bool:
+        """Whether the table is there within a few seconds."""
+        deadline = time.monotonic() + 10
+        while not self.exists(table):
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.1)
+        return True
 
     def _delta(self, table: str):  # type: ignore[no-untyped-def]  # delta ships no types
         from delta.tables import DeltaTable
