@@ -1,7 +1,7 @@
 """``kill -9`` at random moments of a synthesis on a cluster: a Python worker, an executor's JVM, or the driver.
 
-IPT_KILLS says how often, and without it nothing is run; IPT_KILL_SEED says when and what. Every journal file is kept by a
-hard link from the moment it is there, so that at the end the engines' own counters of all attempts can be added up,
+IPT_KILLS says how often, and without it nothing is run; IPT_KILL_SEED says when and what. Every journal file is kept by
+a hard link from the moment it is there, so that at the end the engines' own counters of all attempts can be added up,
 committed or not.
 """
 
