@@ -1,8 +1,14 @@
+import contextlib
+import os
+import signal
+import threading
 from collections import defaultdict
 from itertools import groupby
 from math import ceil
+from pathlib import Path
 
 import pytest
+from pyspark.errors import PySparkException
 
 from jobs.lakehouse.lock import StepLock
 from jobs.lakehouse.stage import Job
@@ -10,6 +16,8 @@ from jobs.synthesize import SynthesizeConfig, estimate, preview, preview_rows, w
 from tests.synthesizers import text_about
 from udfs.config import build
 from udfs.errors import ConfigError, EnvironmentProblem
+from udfs.hashing import unit
+from udfs.synthesis.journal import _FIELDS, _lines
 from udfs.tokens import train_tokenizer
 
 COLUMNS = (
@@ -123,6 +131,61 @@ def test_a_second_run_is_refused_while_the_first_lives(spark, lakehouse, run_ver
     ):
         run_verb("synthesize", {"engine": engine_settings})
     assert lakehouse.read("syntheses").count() == 0
+
+
+def _finished(folder: Path) -> int:
+    return sum(file.read_bytes().count(b' ["completion",') for file in folder.glob("*.jsonl"))
+
+
+def _kill_the_worker(folder: Path, completions: int, ended: threading.Event) -> None:
+    """SIGKILL for the Python worker that writes the journal, as soon as it holds so many completions."""
+    while not ended.wait(0.01):
+        if _finished(folder) < completions:
+            continue
+        files = list(folder.glob("*.jsonl"))
+        for links in Path("/proc").glob("[0-9]*/fd"):
+            with contextlib.suppress(OSError):
+                if {os.readlink(link) for link in links.iterdir()} & {str(file) for file in files}:
+                    os.kill(int(links.parent.name), signal.SIGKILL)
+                    return
+
+
+def test_killed_workers_lose_what_was_with_the_engine_and_nothing_else(spark, lakehouse, run_verb, engine_settings):
+    """At random moments of a micro-batch; IPT_KILLS says how often, IPT_KILL_SEED when."""
+    kills, draw = int(os.environ.get("IPT_KILLS", "1")), os.environ.get("IPT_KILL_SEED", "0")
+    settings = {"engine": engine_settings, "rounds": 3}
+    documents = [document(n) for n in range(90)]
+    fill(lakehouse, spark, documents)
+    folder = lakehouse.step_path("synthesize", "journal")
+    for kill in range(kills):
+        present = _finished(folder)
+        ended = threading.Event()
+        moment = present + 1 + int(unit("kill", draw, kill) * (70 - present) / (kills - kill))
+        killer = threading.Thread(target=_kill_the_worker, args=(folder, moment, ended))
+        killer.start()
+        with contextlib.suppress(PySparkException):
+            run_verb("synthesize", settings)
+        ended.set()
+        killer.join()
+    assert lakehouse.read("syntheses").count() == 0, "killed before the micro-batch was in the table"
+    finished = [line for file in folder.glob("*.jsonl") for line in _lines(file) if line[0] == "completion"]
+    keys = [key for _, key, *_ in finished]
+    assert len(set(keys)) == len(keys) > 0
+    before = sum(line[2 + _FIELDS.index("n_tokens")] for line in finished)
+
+    counts = run_verb("synthesize", settings)
+    rows = lakehouse.read("syntheses").collect()
+    chained = with_chains(spark.createDataFrame(documents, COLUMNS), 3, 1, 0).collect()
+    assert sorted((row["doc_id"], row["chunk"], row["round"]) for row in rows) == sorted(
+        (row["doc_id"], row["chunk"], row["round"]) for row in chained
+    )
+    assert counts["progress/recovered"] == len(finished) and counts["progress/documents"] == 90 - len(finished)
+    # vLLM's own counter of the last run: what is in the table and was not there before.
+    assert counts["engine/generated_tokens"] == sum(row["n_completion_tokens"] for row in rows) - before
+    in_flight = ceil(1.1 * engine_settings["max_num_seqs"]) * engine_settings["max_tokens"]
+    assert 0 <= counts["engine/lost_tokens"] <= kills * in_flight
+    assert not folder.exists()
+    assert 0 < counts["engine/occupancy"] <= 1 and 0 < counts["engine/prefix_hit_rate"] < 1
 
 
 def test_synthesize_end_to_end(spark, lakehouse, run_verb, engine_settings, capsys):

@@ -1,7 +1,7 @@
 """``python driver.py ROOT SETTINGS.json``: one run of synthesize on a cluster of two executors, a process to be killed.
 
-The target is the one for GPU clusters, on processes of this machine that say they have a GPU each. The last line is the
-run's counts, as JSON.
+The target is the one for GPU clusters, on processes of this machine that say they have a GPU each. A line that
+begins with COUNTS has the run's, as JSON.
 """
 
 import json
@@ -26,6 +26,7 @@ SMALL = {
     "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC -Djava.net.preferIPv4Stack=true",
     "spark.executor.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC -Djava.net.preferIPv4Stack=true",
     "spark.ui.enabled": "false",
+    "spark.ui.showConsoleProgress": "false",
     "spark.log.level": "ERROR",
     "spark.sql.shuffle.partitions": "2",
     "spark.databricks.delta.snapshotPartitions": "1",
@@ -42,7 +43,8 @@ def main(root: str, settings: str) -> None:
     target = target.model_copy(update={"settings": {**target.settings, **more}})
     lakehouse = Lakehouse(LakehouseConfig(root=root), lambda: start(target, "synthesize"))
     config = build(SynthesizeConfig, json.loads(Path(settings).read_text(encoding="utf-8")), "synthesize")
-    print(json.dumps(run_stage(STAGE, Job(lakehouse, "synthesize", config, lakehouse._session, run_id="test"))))
+    counts = run_stage(STAGE, Job(lakehouse, "synthesize", config, lakehouse._session, run_id="test"))
+    print(f"\nCOUNTS {json.dumps(counts)}", flush=True)
 
 
 if __name__ == "__main__":
