@@ -93,11 +93,11 @@ def test_stage_accounts_for_every_record_and_adds_nothing_twice(lakehouse):
 
 
 def test_records_that_arrive_while_a_step_goes_on_are_taken_up(lakehouse):
-    def until(questions: list[str]) -> None:
+    def until_committed(batch: int) -> None:
         deadline = time.monotonic() + 120
-        while _questions(lakehouse) != questions:
-            assert time.monotonic() < deadline and not running.done(), _questions(lakehouse)
-            time.sleep(0.2)
+        while not lakehouse.step_path("split", "checkpoint", "commits", str(batch)).exists():
+            assert time.monotonic() < deadline and not running.done()
+            time.sleep(0.1)
 
     _write(lakehouse, "a.txt", ["one"])
     job = _job(lakehouse)
@@ -105,15 +105,19 @@ def test_records_that_arrive_while_a_step_goes_on_are_taken_up(lakehouse):
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(run_stage, STAGE, job)
         try:
-            until(["one"])
+            until_committed(0)
+            assert _questions(lakehouse) == ["one"]
             with pytest.raises(EnvironmentProblem, match="step split is being run by process"):
                 run_stage(STAGE, _job(lakehouse))
             _write(lakehouse, "b.txt", ["two", "one"])
-            until(["one", "two"])
+            until_committed(1)
         finally:
-            for query in lakehouse._session().streams.active:
-                query.stop()
+            while not running.done():
+                for query in lakehouse._session().streams.active:
+                    query.stop()
+                time.sleep(0.1)
         assert running.result()["instructions"] == 2
+    assert _questions(lakehouse) == ["one", "two"]
 
 
 def test_batch_interrupted_between_two_tables_is_finished_and_not_recomputed(lakehouse, monkeypatch):
