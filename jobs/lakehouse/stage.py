@@ -240,6 +240,7 @@ def _write_batch(staged: "DataFrame", batch_id: int, application: str, stage: St
     grouped = staged.groupBy(F.col(_TABLE).alias("table"), reason.alias("reason")).count().collect()
     counts: Counter[str] = Counter()
     for row in grouped:
+        assert row["table"] is not None, "a staged row goes to no table"
         counts[row["table"]] += row["count"]
         if row["reason"]:
             counts[f"rejects/{row['reason']}"] += row["count"]
