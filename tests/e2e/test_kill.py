@@ -9,10 +9,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.e2e.conftest import PIPELINE, SPARK_STEPS, environment, rows, run
 from udfs.shards.manifest import read_manifest, verify
 
 WAIT_SECONDS = 300
+# The first test of the folder also waits for the undisturbed run.
+pytestmark = pytest.mark.timeout(1800)
 
 
 def _kill_when(root: Path, reached: Callable[[], bool], whole_group: bool) -> None:
