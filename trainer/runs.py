@@ -81,7 +81,8 @@ def register(folder: Path, uri: str, name: str, alias: str | None) -> int:
     if not run_id:
         raise DataError(f"the training of {folder} has no MLflow run: its store was away. Replay it and train on.")
     import mlflow
-    from mlflow.models import infer_signature
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, DataType, Schema
 
     mlflow.set_tracking_uri(uri)
     client = mlflow.MlflowClient(uri)
@@ -89,13 +90,14 @@ def register(folder: Path, uri: str, name: str, alias: str | None) -> int:
         status = client.get_run(run_id).info.status
     except mlflow.MlflowException as error:
         raise DataError(f"the store {uri} has no run {run_id} ({error}). Give the training's own store.") from error
+    text = Schema([ColSpec(DataType.string)])
     with mlflow.start_run(run_id=run_id):
         # A path, not a model in memory: nothing is loaded, the files are taken as they are.
         logged = mlflow.transformers.log_model(
             str((folder / MODEL).absolute()),
             name=MODEL,
             task="text-generation",
-            signature=infer_signature("a text", "what follows"),
+            signature=ModelSignature(inputs=text, outputs=text),
             pip_requirements=[f"{package}=={_version(package)}" for package in ("torch", "transformers")],
             registered_model_name=name,
         )
