@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from udfs.hashing import seed, unit
-from udfs.synthesis.chains import Document
 from udfs.synthesis.pairs import ANSWER, PAIR_END, QUESTION
 from udfs.synthesis.prompts import ExampleFormat
+from udfs.synthesis.rounds import Document
 from udfs.tokens import Tokenizer, load_tokenizer, train_tokenizer
 
 if TYPE_CHECKING:

@@ -41,13 +41,16 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 from benchmarks.scripted_model import ModelSize, corpus, write_model  # noqa: E402
 from benchmarks.synthesis_on_spark import Done, Place, convert  # noqa: E402
-from udfs.synthesis.chains import Chain, Document  # noqa: E402
 from udfs.synthesis.checks import CheckSettings  # noqa: E402
 from udfs.synthesis.engines.vllm import VllmConfig, VllmEngine  # noqa: E402
 from udfs.synthesis.journal import NoJournal  # noqa: E402
 from udfs.synthesis.pairs import parse  # noqa: E402
 from udfs.synthesis.prompts import ExampleFormat  # noqa: E402
-from udfs.synthesis.rounds import ChainSettings  # noqa: E402
+from udfs.synthesis.rounds import (  # noqa: E402
+    Chain,
+    ChainSettings,
+    Document,
+)
 from udfs.synthesis.scheduler import Scheduler  # noqa: E402
 from udfs.tokens import Tokenizer, load_tokenizer  # noqa: E402
 

@@ -12,15 +12,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jobs.lakehouse.config import LakehouseConfig
+from jobs.lakehouse.job import Job
 from jobs.lakehouse.lakehouse import Lakehouse
 from jobs.lakehouse.live import Meter
 from jobs.lakehouse.session import load_target, start
-from jobs.lakehouse.stage import Job, run_stage
+from jobs.lakehouse.stage import run_stage
 from jobs.synthesize import STAGE, SynthesizeConfig
 from udfs.config import build
-from udfs.synthesis.chains import Document
 from udfs.synthesis.engines.vllm import VllmConfig
 from udfs.synthesis.journal import counts
+from udfs.synthesis.rounds import Document
 from udfs.tokens import load_tokenizer
 
 if TYPE_CHECKING:

@@ -182,9 +182,10 @@ def spark_stage(sources: dict[str, Path], scratch: Path) -> dict[str, tuple[int,
 
     from jobs.augment import VERB, AugmentConfig
     from jobs.lakehouse.config import LakehouseConfig
+    from jobs.lakehouse.job import Job
     from jobs.lakehouse.lakehouse import Lakehouse
     from jobs.lakehouse.session import load_target, start
-    from jobs.lakehouse.stage import Job, run_stage
+    from jobs.lakehouse.stage import run_stage
     from jobs.lakehouse.tables import PROVENANCE
 
     target = load_target("local")

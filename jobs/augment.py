@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from jobs.lakehouse.stage import Job, Stage, Verb
+from jobs.lakehouse.job import Job
+from jobs.lakehouse.stage import Stage, Verb
 from udfs.templates.render import RenderSettings
 
 if TYPE_CHECKING:

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from jobs.lakehouse.files import located, stream_files
+from jobs.lakehouse.job import Job
 from jobs.lakehouse.rows import map_rows, without_duplicates
-from jobs.lakehouse.stage import Job, Stage, Verb
+from jobs.lakehouse.stage import Stage, Verb
 from udfs.config import Config
 from udfs.text.collection import check_folders
 from udfs.text.files import folders

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, model_validator
 
+from jobs.lakehouse.job import Job
 from jobs.lakehouse.rows import map_rows, without_duplicates
-from jobs.lakehouse.stage import Job, Stage, Verb
+from jobs.lakehouse.stage import Stage, Verb
 from udfs.config import Config
 from udfs.text.chunk import MIN_TOKENS
 from udfs.text.curation import STAGE, clean, cut

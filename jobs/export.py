@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from jobs.lakehouse.stage import Job, Verb
+from jobs.lakehouse.job import Job
+from jobs.lakehouse.stage import Verb
 from jobs.sharding.texts import RowFilter, chosen_rows, contents, ordered_texts
 from udfs.config import Config, fingerprint
 from udfs.errors import DataError

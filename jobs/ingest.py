@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field, model_validator
 
 from jobs.lakehouse.files import located, located_path, stream_files, stream_table
+from jobs.lakehouse.job import Job
 from jobs.lakehouse.rows import map_rows, without_duplicates
-from jobs.lakehouse.stage import Job, Stage, Verb
+from jobs.lakehouse.stage import Stage, Verb
 from udfs.config import Config
 from udfs.text.raw import STAGE, raw_documents, table_documents
 from udfs.text.sources import TableSource, TextSource

@@ -13,8 +13,9 @@ from pathlib import Path
 
 from pydantic import Field
 
+from jobs.lakehouse.job import Job
 from jobs.lakehouse.rows import map_rows
-from jobs.lakehouse.stage import Job, Verb
+from jobs.lakehouse.stage import Verb
 from jobs.lakehouse.tables import TABLES
 from udfs.config import Config
 from udfs.errors import ConfigError

@@ -12,7 +12,8 @@ from pathlib import Path
 from pydantic import Field
 from rich.console import Console
 
-from jobs.lakehouse.stage import Job, Verb
+from jobs.lakehouse.job import Job
+from jobs.lakehouse.stage import Verb
 from jobs.lakehouse.tables import TABLES
 from udfs.config import Config
 

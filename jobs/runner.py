@@ -9,10 +9,11 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from jobs.lakehouse.job import Job
 from jobs.lakehouse.lakehouse import Lakehouse
 from jobs.lakehouse.progress import Progress, is_metered
 from jobs.lakehouse.session import load_target
-from jobs.lakehouse.stage import Job, run_stage
+from jobs.lakehouse.stage import run_stage
 from jobs.pipeline import Pipeline, Step, load_verb
 
 if TYPE_CHECKING:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from pydantic import Field
 
-from jobs.lakehouse.stage import Job, Verb
+from jobs.lakehouse.job import Job
+from jobs.lakehouse.stage import Verb
 from udfs.almanac.files import write
 from udfs.almanac.world import AlmanacConfig
 

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, model_validator
 
+from jobs.lakehouse.job import Job
 from jobs.lakehouse.rows import Row, map_rows
-from jobs.lakehouse.stage import Job, Verb
+from jobs.lakehouse.stage import Verb
 from jobs.lakehouse.tables import TABLES, outcome_schema
 from jobs.sharding.texts import RowFilter, chosen_rows, contents, ordered_texts, with_most_pairs
 from udfs.config import Config, fingerprint

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
+from jobs.lakehouse.job import Job
 from jobs.lakehouse.rows import map_rows
-from jobs.lakehouse.stage import Job, Stage, Verb
+from jobs.lakehouse.stage import Stage, Verb
 from jobs.synthesis.estimate import EstimateOptions, show
 from jobs.synthesis.estimate import estimate as estimated
 from jobs.synthesis.meter import SynthesisMeter, documents_left

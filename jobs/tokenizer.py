@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, model_validator
 
-from jobs.lakehouse.stage import Job, Verb
+from jobs.lakehouse.job import Job
+from jobs.lakehouse.stage import Verb
 from jobs.lakehouse.tables import TABLES
 from udfs.config import Config, fingerprint
 from udfs.errors import ConfigError, DataError, EnvironmentProblem

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from pydantic import Field
 
-from jobs.lakehouse.stage import Job, Verb
+from jobs.lakehouse.job import Job
+from jobs.lakehouse.stage import Verb
 from udfs.config import Config, merge, read
 from udfs.errors import ConfigError, DataError, EnvironmentProblem
 from udfs.shards.manifest import read_manifest

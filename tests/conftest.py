@@ -59,7 +59,8 @@ def lakehouse(spark, tmp_path: Path):  # type: ignore[no-untyped-def]
 @pytest.fixture
 def run_verb(lakehouse) -> Callable[..., dict[str, float]]:  # type: ignore[no-untyped-def]
     """``run_verb("ingest", {settings}, step="ingest")``: one step, without MLflow, as counts."""
-    from jobs.lakehouse.stage import Job, run_stage
+    from jobs.lakehouse.job import Job
+    from jobs.lakehouse.stage import run_stage
     from jobs.pipeline import load_verb
     from udfs.config import build
 

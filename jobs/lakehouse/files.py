@@ -17,7 +17,7 @@ from udfs.text.sources import FileSource, TableSource
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
-    from jobs.lakehouse.stage import Job
+    from jobs.lakehouse.job import Job
 
 SourceT = TypeVar("SourceT", bound=FileSource)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
-    from jobs.lakehouse.stage import Job
+    from jobs.lakehouse.job import Job
 
 log = logging.getLogger(__name__)
 

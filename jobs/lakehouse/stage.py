@@ -19,18 +19,17 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from jobs.lakehouse.job import Job
 from jobs.lakehouse.live import Live, Meter
 from jobs.lakehouse.lock import StepLock
-from jobs.lakehouse.progress import Progress
-from udfs.config import Config, fingerprint
+from udfs.config import Config
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql import DataFrame
 
     from jobs.lakehouse.lakehouse import Lakehouse
 
@@ -100,49 +99,6 @@ class Verb:
     def outputs(self) -> tuple[str, ...]:
         """Tables the verb writes."""
         return self.stage.writes if self.stage else self.writes
-
-
-@dataclass
-class Job:
-    """One run of one step: what a verb needs to know of the world around it."""
-
-    lakehouse: "Lakehouse"
-    step: str
-    config: Config
-    session: "Callable[[], SparkSession]"
-    # MLflow run id; empty while nothing is tracked (preview).
-    run_id: str = ""
-    # Seconds between micro-batches; None processes what is there and stops.
-    continuous: int | None = None
-    progress: Progress = field(default_factory=Progress)
-    # Takes metrics and the seconds since the start; nothing is logged while nothing is tracked.
-    log: Callable[[dict[str, float], int], None] = lambda metrics, seconds: None
-
-    @property
-    def spark(self) -> "SparkSession":
-        """The session, started on first use."""
-        return self.session()
-
-    @property
-    def journal(self) -> Path:
-        """Folder for what executors keep of a micro-batch until it is in the tables; then the runner removes it."""
-        return self.lakehouse.step_path(self.step, "journal")
-
-    @cached_property
-    def config_hash(self) -> str:
-        """Fingerprint of the step's resolved configuration."""
-        return fingerprint(self.config)
-
-    def with_provenance(self, frame: "DataFrame") -> "DataFrame":
-        """``frame`` with the provenance columns of this run."""
-        from pyspark.sql import functions as F
-
-        return (
-            frame.withColumn("step", F.lit(self.step))
-            .withColumn("config_hash", F.lit(self.config_hash))
-            .withColumn("run_id", F.lit(self.run_id))
-            .withColumn("written_at", F.current_timestamp())
-        )
 
 
 def run_stage(stage: Stage, job: Job) -> dict[str, float]:

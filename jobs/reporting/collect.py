@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jobs.lakehouse.stage import Job
+from jobs.lakehouse.job import Job
 from jobs.reporting.data import Arm, Example, LossCurve, ReportData, Score, ShardSet, StepTime, Synthesis
 from jobs.reporting.renderings import draw_renderings
 

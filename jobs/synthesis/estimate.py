@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
+from jobs.lakehouse.job import Job
 from jobs.lakehouse.rows import map_rows
-from jobs.lakehouse.stage import Job
 from udfs.config import Config
 from udfs.errors import DataError
 from udfs.statistics import Z_95, Estimate

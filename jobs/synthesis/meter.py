@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from jobs.lakehouse.stage import Job
+from jobs.lakehouse.job import Job
 from jobs.synthesis.estimate import FILE, compare
 from udfs.synthesis.journal import counts
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from jobs.augment import AugmentConfig, chain_rows
-from jobs.lakehouse.stage import Job
+from jobs.lakehouse.job import Job
 from jobs.lakehouse.tables import ENGINE, PROVENANCE, SYNTHESES
 from tests.udfs.templates.chains import chinese_pairs, lost, mixed_pairs, row
 from udfs.templates.bank import load_bank

@@ -7,8 +7,8 @@ import pytest
 
 from jobs.collect import VERB
 from jobs.lakehouse.config import LakehouseConfig
+from jobs.lakehouse.job import Job
 from jobs.lakehouse.lakehouse import Lakehouse
-from jobs.lakehouse.stage import Job
 from jobs.sharding.texts import RowFilter, chosen_rows, with_most_pairs
 from udfs.config import build
 from udfs.errors import ConfigError

@@ -7,8 +7,8 @@ import pytest
 
 from jobs.evaluate import EvaluateConfig, _written_questions
 from jobs.lakehouse.config import LakehouseConfig
+from jobs.lakehouse.job import Job
 from jobs.lakehouse.lakehouse import Lakehouse
-from jobs.lakehouse.stage import Job
 from tests.tiny_model import write_tiny_model
 from udfs.almanac.files import write
 from udfs.almanac.world import AlmanacConfig

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
+from jobs.lakehouse.job import Job
 from jobs.lakehouse.lakehouse import Lakehouse
-from jobs.lakehouse.stage import Job
 from jobs.report import ReportConfig
 from jobs.reporting.collect import collect, read_curve
 

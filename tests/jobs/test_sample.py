@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 
 from jobs.lakehouse.config import LakehouseConfig
+from jobs.lakehouse.job import Job
 from jobs.lakehouse.lakehouse import Lakehouse
-from jobs.lakehouse.stage import Job
 from jobs.sample import VERB, SampleConfig
 from udfs.almanac.files import fingerprint
 from udfs.almanac.world import AlmanacConfig

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from jobs.cli import main
+from jobs.lakehouse.job import Job
 from jobs.lakehouse.lakehouse import Lakehouse
-from jobs.lakehouse.stage import Job
 from jobs.lakehouse.tables import PROVENANCE, TABLES
 from jobs.shard import VERB, ShardConfig
 from udfs.config import build
@@ -339,7 +339,7 @@ from jobs.lakehouse.config import LakehouseConfig
 from jobs.cli import main
 from jobs.lakehouse.lakehouse import Lakehouse
 from jobs.lakehouse.session import load_target, start
-from jobs.lakehouse.stage import Job
+from jobs.lakehouse.job import Job
 from jobs.shard import ShardConfig, shard
 spark = start(load_target("local"), "killed")
 lakehouse = Lakehouse(LakehouseConfig(root=sys.argv[1]), lambda: spark)

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from pyspark.errors import PySparkException
 
+from jobs.lakehouse.job import Job
 from jobs.lakehouse.lock import StepLock
-from jobs.lakehouse.stage import Job
 from jobs.synthesize import SynthesizeConfig, estimate, preview, preview_rows, with_chains
 from tests.synthesizers import text_about
 from udfs.config import build

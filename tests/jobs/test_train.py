@@ -10,8 +10,8 @@ import pytest
 
 from jobs.cli import main
 from jobs.lakehouse.config import LakehouseConfig
+from jobs.lakehouse.job import Job
 from jobs.lakehouse.lakehouse import Lakehouse
-from jobs.lakehouse.stage import Job
 from jobs.pipeline import load_pipeline
 from jobs.train import VERB
 from tests.trainer.shard_sets import write_set

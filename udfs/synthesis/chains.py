@@ -10,46 +10,15 @@ from functools import partial
 from itertools import chain as concatenated
 from itertools import groupby
 
-from udfs.hashing import identifier
 from udfs.synthesis.checks import CheckSettings
 from udfs.synthesis.engines import cached_engine, restarted_engine
 from udfs.synthesis.engines.config import EngineConfig
 from udfs.synthesis.journal import Journal, NoJournal
-from udfs.synthesis.rounds import ChainSettings, Row
+from udfs.synthesis.rounds import Chain, ChainSettings, Document, Row
 from udfs.synthesis.scheduler import Outcome, Scheduler
 
 # Columns by which the documents of a chain find together, which of their samples it is, and the partition of the chain.
 CHAIN_COLUMN, ROUND_COLUMN, SAMPLE_COLUMN, PARTITION_COLUMN = "chain_key", "round", "sample", "partition"
-
-
-@dataclass(frozen=True)
-class Document:
-    """A chunk of a document, as ``documents`` has it."""
-
-    doc_id: str
-    chunk: int
-    source: str
-    domain: str
-    text: str
-
-    @property
-    def key(self) -> str:
-        """``doc_id:chunk``."""
-        return f"{self.doc_id}:{self.chunk}"
-
-
-@dataclass(frozen=True)
-class Chain:
-    """Documents of one source, in the order of their rounds; ``sample`` numbers the chains of the same documents."""
-
-    documents: tuple[Document, ...]
-    sample: int = 0
-
-    @property
-    def chain_id(self) -> str:
-        """Names the chain: a hash of its documents, in order, and of its sample."""
-        keys = [document.key for document in self.documents]
-        return identifier(*keys, f"sample {self.sample}") if self.sample else identifier(*keys)
 
 
 @dataclass(frozen=True)

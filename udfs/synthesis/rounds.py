@@ -1,17 +1,45 @@
-"""A chain on its way through its rounds: what the next prompt carries, and the row that a round becomes."""
+"""Chains of documents and their way through the rounds: what the next prompt carries, the row that a round becomes."""
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from udfs.hashing import identifier
 from udfs.synthesis.checks import CheckSettings, read_pairs
 from udfs.synthesis.engines import Completion
 from udfs.synthesis.engines.config import EngineConfig
 from udfs.synthesis.prompts import ExampleFormat, Input
 
-if TYPE_CHECKING:
-    from udfs.synthesis.chains import Chain, Document
-
 Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Document:
+    """A chunk of a document, as ``documents`` has it."""
+
+    doc_id: str
+    chunk: int
+    source: str
+    domain: str
+    text: str
+
+    @property
+    def key(self) -> str:
+        """``doc_id:chunk``."""
+        return f"{self.doc_id}:{self.chunk}"
+
+
+@dataclass(frozen=True)
+class Chain:
+    """Documents of one source, in the order of their rounds; ``sample`` numbers the chains of the same documents."""
+
+    documents: tuple[Document, ...]
+    sample: int = 0
+
+    @property
+    def chain_id(self) -> str:
+        """Names the chain: a hash of its documents, in order, and of its sample."""
+        keys = [document.key for document in self.documents]
+        return identifier(*keys, f"sample {self.sample}") if self.sample else identifier(*keys)
 
 
 def record_id(key: str, sample: int) -> str:
@@ -54,7 +82,7 @@ class Attempts:
 class RunningChain:
     """A chain and the round it has come to. ``begin`` and ``prepare`` come before everything else of a round."""
 
-    def __init__(self, chain: "Chain", form: ExampleFormat, settings: ChainSettings) -> None:
+    def __init__(self, chain: Chain, form: ExampleFormat, settings: ChainSettings) -> None:
         self._chain, self._form, self._settings = chain, form, settings
         self._round = -1
         self._input = Input([], False)
@@ -71,7 +99,7 @@ class RunningChain:
         return self._round < len(self._chain.documents)
 
     @property
-    def document(self) -> "Document":
+    def document(self) -> Document:
         """The document of the round."""
         return self._chain.documents[self._round]
 

@@ -21,17 +21,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from itertools import count
 from math import ceil
-from typing import TYPE_CHECKING
 
 from udfs.errors import EnvironmentProblem
 from udfs.rejects import reject
 from udfs.synthesis.engines import Engine, EngineDied, Failure, RequestRefused, Usage
 from udfs.synthesis.journal import Journal, NoJournal
 from udfs.synthesis.prompts import ExampleFormat
-from udfs.synthesis.rounds import ChainSettings, Row, RunningChain
-
-if TYPE_CHECKING:
-    from udfs.synthesis.chains import Chain
+from udfs.synthesis.rounds import Chain, ChainSettings, Row, RunningChain
 
 log = logging.getLogger(__name__)
 
@@ -92,7 +88,7 @@ class Scheduler:
         # What this attempt did; what it found in the journal is told apart, as `recovered`.
         self._counts = dict.fromkeys(("documents", "pairs", "rejects", "recovered", "retries", "engine_restarts"), 0)
 
-    def run(self, chains: "Iterator[Chain]") -> Iterator[Outcome]:
+    def run(self, chains: Iterator[Chain]) -> Iterator[Outcome]:
         """Run chains to their ends; one outcome for each document, as they finish. Chains are taken one by one, when
         there is room."""
         coming: Chain | None = next(chains, None)

@@ -3,7 +3,7 @@
 import pytest
 
 from jobs.lakehouse.files import located, path_pattern, stream_files
-from jobs.lakehouse.stage import Job
+from jobs.lakehouse.job import Job
 from udfs.errors import ConfigError
 from udfs.text.sources import FileSource
 

@@ -8,9 +8,9 @@ import pytest
 
 from jobs.lakehouse import live as module
 from jobs.lakehouse.config import LakehouseConfig
+from jobs.lakehouse.job import Job
 from jobs.lakehouse.lakehouse import Lakehouse
 from jobs.lakehouse.live import Live
-from jobs.lakehouse.stage import Job
 from udfs.config import Config
 
 

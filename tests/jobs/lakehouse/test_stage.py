@@ -7,8 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from pyspark.errors import PySparkException
 
+from jobs.lakehouse.job import Job
 from jobs.lakehouse.rows import map_rows, without_duplicates
-from jobs.lakehouse.stage import Job, Stage, run_stage
+from jobs.lakehouse.stage import Stage, run_stage
 from udfs.config import Config
 from udfs.errors import EnvironmentProblem
 from udfs.rejects import reject

@@ -9,9 +9,10 @@ import sys
 from pathlib import Path
 
 from jobs.lakehouse.config import LakehouseConfig
+from jobs.lakehouse.job import Job
 from jobs.lakehouse.lakehouse import Lakehouse
 from jobs.lakehouse.session import load_target, start
-from jobs.lakehouse.stage import Job, run_stage
+from jobs.lakehouse.stage import run_stage
 from jobs.synthesize import STAGE, SynthesizeConfig
 from udfs.config import build
 

@@ -19,8 +19,9 @@ from pathlib import Path
 import pytest
 
 from jobs.lakehouse.config import LakehouseConfig
+from jobs.lakehouse.job import Job
 from jobs.lakehouse.lakehouse import Lakehouse
-from jobs.lakehouse.stage import Job, run_stage
+from jobs.lakehouse.stage import run_stage
 from jobs.lakehouse.tables import TABLES
 from jobs.synthesize import STAGE, SynthesizeConfig
 from tests.jobs.test_synthesize import document, fill

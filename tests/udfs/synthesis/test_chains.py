@@ -10,7 +10,7 @@ from tests.synthesizers import text_about
 from tests.udfs.synthesis.scripted import TOKENIZER, ScriptedEngine
 from udfs.config import build
 from udfs.hashing import identifier, unit
-from udfs.synthesis.chains import Chain, Document, chains_of, synthesize_partition
+from udfs.synthesis.chains import chains_of, synthesize_partition
 from udfs.synthesis.checks import CheckSettings
 from udfs.synthesis.engines import cached_engine
 from udfs.synthesis.engines.vllm import VllmConfig
@@ -18,7 +18,7 @@ from udfs.synthesis.journal import Journal, NoJournal
 from udfs.synthesis.pairs import build as build_pairs
 from udfs.synthesis.pairs import make_pair
 from udfs.synthesis.prompts import ExampleFormat
-from udfs.synthesis.rounds import ChainSettings
+from udfs.synthesis.rounds import Chain, ChainSettings, Document
 from udfs.synthesis.scheduler import Scheduler
 
 FORM = ExampleFormat(TOKENIZER)

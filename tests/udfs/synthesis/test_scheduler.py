@@ -14,14 +14,13 @@ from tests.udfs.synthesis.scripted import TOKENIZER, ScriptedEngine
 from udfs.config import build
 from udfs.errors import EnvironmentProblem
 from udfs.hashing import unit
-from udfs.synthesis.chains import Chain, Document
 from udfs.synthesis.checks import CheckSettings
 from udfs.synthesis.engines import EngineDied, Failure, cached_engine, release_engine, restarted_engine
 from udfs.synthesis.engines.vllm import VllmConfig
 from udfs.synthesis.journal import Journal, NoJournal, counts
 from udfs.synthesis.pairs import build as build_pairs
 from udfs.synthesis.pairs import make_pair
-from udfs.synthesis.rounds import ChainSettings
+from udfs.synthesis.rounds import Chain, ChainSettings, Document
 from udfs.synthesis.scheduler import Scheduler
 
 PAIR = build_pairs([make_pair("Who?", "Ann")])
