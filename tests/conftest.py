@@ -40,9 +40,6 @@ def spark():  # type: ignore[no-untyped-def]
 
     session = start(load_target("local"), "tests")
     session.conf.set("spark.sql.execution.arrow.pyspark.validateSchema.enabled", "true")
-    # A test's few rows are read sooner than code for them is compiled; tests/e2e compiles, as a job does.
-    session.conf.set("spark.sql.codegen.factoryMode", "NO_CODEGEN")
-    session.conf.set("spark.sql.codegen.wholeStage", "false")
     yield session
     session.stop()
 
