@@ -77,7 +77,8 @@ def write_model(folder: Path, size: ModelSize, documents: Sequence[Document]) ->
         intermediate_size=11 * size.hidden // 4,
         num_hidden_layers=size.layers,
         num_attention_heads=size.hidden // 64,
-        num_key_value_heads=size.hidden // 64,
+        # Four heads share keys and values, as in Mistral-7B: decoding reads a quarter of them.
+        num_key_value_heads=max(1, size.hidden // 256),
         head_dim=64,
         max_position_embeddings=4096,
         sliding_window=None,

@@ -157,8 +157,8 @@ def _no_session() -> "SparkSession":
 def _versions(lakehouse: Lakehouse, table: str) -> str:
     if lakehouse.config.namespace:
         return ""
-    logs = sorted(Path(lakehouse.location(table), "_delta_log").glob("*.json"))
-    return f"  (version {int(logs[-1].stem)})" if logs else "  (not there yet)"
+    version = lakehouse.version(table)
+    return f"  (version {version})" if version >= 0 else "  (not there yet)"
 
 
 def _files(path: Path) -> str:

@@ -60,7 +60,7 @@ class Lakehouse:
         """Whether the table has been created."""
         if self.config.namespace:
             return self._session().catalog.tableExists(self.location(table))
-        return any((Path(self.location(table)) / "_delta_log").glob("*.json"))
+        return self._newest_commit(table) >= 0
 
     def read(self, table: str, version: int | None = None) -> "DataFrame":
         """The table, at a version or as it is now; an empty table where nothing was written yet."""
@@ -82,10 +82,17 @@ class Lakehouse:
         return reader.table(location) if self.config.namespace else reader.load(location)
 
     def version(self, table: str) -> int:
-        """Newest Delta version of the table; -1 where it does not exist."""
+        """Newest Delta version of the table; -1 where it does not exist. Of a table at a path, no session is needed."""
+        if not self.config.namespace:
+            return self._newest_commit(table)
         if not self.exists(table):
             return -1
         return int(self._delta(table).history(1).select("version").collect()[0][0])
+
+    def _newest_commit(self, table: str) -> int:
+        """Delta's protocol names the file of a commit by its version; other files of the log have longer names."""
+        log = Path(self.location(table), "_delta_log")
+        return max((int(file.stem) for file in log.glob("*.json") if file.stem.isdigit()), default=-1)
 
     def identity(self, table: str) -> str:
         """Delta's own id of the table, which a table that is dropped and made again does not keep."""

@@ -19,12 +19,12 @@ WAIT_SECONDS = 300
 pytestmark = pytest.mark.timeout(1800)
 
 
-def _kill_when(root: Path, reached: Callable[[], bool], whole_group: bool) -> None:
-    """Start the pipeline and kill it with SIGKILL as soon as ``reached``; the driver alone, or all its processes."""
+def _kill_when(root: Path, steps: str, reached: Callable[[], bool], whole_group: bool) -> None:
+    """Start ``steps`` and kill them with SIGKILL as soon as ``reached``; the driver alone, or all its processes."""
     log = root.parent / "killed.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "jobs.cli", "run", "--steps", SPARK_STEPS, "--config", PIPELINE],
+            [sys.executable, "-m", "jobs.cli", "run", "--steps", steps, "--config", PIPELINE],
             env=environment(root),
             cwd=root.parent,
             stdout=output,
@@ -61,13 +61,14 @@ def _canonical(table_rows: list[dict[str, Any]]) -> list[str]:
 def test_killed_in_ingest_synthesize_and_shard_equals_undisturbed(undisturbed: Path, prepared):
     root = prepared("killed")
     # Between the first micro-batch and the second.
-    _kill_when(root, lambda: _commits(root, "ingest") >= 1, whole_group=True)
+    _kill_when(root, "ingest", lambda: _commits(root, "ingest") >= 1, whole_group=True)
     assert 0 < len(rows(root, "raw_documents")) < len(rows(undisturbed, "raw_documents"))
-    _kill_when(root, lambda: _commits(root, "synthesize") >= 1, whole_group=False)
+    to_synthesize = "ingest,curate,synthesize"
+    _kill_when(root, to_synthesize, lambda: _commits(root, "synthesize") >= 1, whole_group=False)
     assert 0 < len(rows(root, "syntheses")) < len(rows(undisturbed, "syntheses"))
     # Files are there, the manifest that makes them a set is not.
     shards = root / "shards" / "raw"
-    _kill_when(root, lambda: any(shards.rglob("*.arrow*")), whole_group=True)
+    _kill_when(root, "synthesize,shard-raw", lambda: any(shards.rglob("*.arrow*")), whole_group=True)
     assert not (shards / "manifest.json").exists()
     run(root, "run", "--steps", SPARK_STEPS)
 
