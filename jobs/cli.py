@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from udfs.errors import ConfigError, DataError, EnvironmentProblem
+from udfs.errors import ConfigError, DataError, InstructionPretrainingError, exit_code
 
 if TYPE_CHECKING:
     from jobs.pipeline import Step
@@ -30,12 +30,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         logging.getLogger(ours).setLevel(logging.INFO)
     try:
         return _run(arguments)
-    except ConfigError as error:
-        print(f"ipt: {error}", file=sys.stderr)
-        return 2
-    except (DataError, EnvironmentProblem) as error:
-        print(f"ipt: {error}", file=sys.stderr)
-        return 1
+    except InstructionPretrainingError as error:
+        return exit_code("ipt", error)
     except KeyboardInterrupt:
         print("ipt: interrupted; start the same command again to go on", file=sys.stderr)
         return 130

@@ -16,7 +16,7 @@ import yaml
 from trainer.config import TrainingConfig, resolve
 from trainer.planning.flops import DEVICES
 from trainer.planning.forecast import NO_SHARDS, Forecast, forecast, placed
-from udfs.errors import ConfigError, InstructionPretrainingError
+from udfs.errors import ConfigError, InstructionPretrainingError, exit_code
 
 _TERMINATED = 143  # 128 + SIGTERM
 
@@ -55,16 +55,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.end_with_stdin:
             _end_with_stdin()
         return _train(config)
-    except ConfigError as error:
-        # Every rank finds the same mistake; one of them says so.
-        if main_rank:
-            print(f"trainer: {error}", file=sys.stderr)
-        return 2
     except InstructionPretrainingError as error:
+        if isinstance(error, ConfigError) and not main_rank:
+            return 2  # every rank finds the same mistake; one of them says so
         # A damaged file is found by the rank that reads it.
-        who = "trainer" if main_rank else f"trainer, rank {os.environ['RANK']}"
-        print(f"{who}: {error}", file=sys.stderr)
-        return 1
+        return exit_code("trainer" if main_rank else f"trainer, rank {os.environ['RANK']}", error)
 
 
 def _parser() -> argparse.ArgumentParser:

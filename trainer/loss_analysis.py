@@ -12,7 +12,6 @@ means over examples as metrics. Exit codes: 0 done; 1 not possible; 2 wrong argu
 import argparse
 import json
 import os
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,7 @@ from trainer.data.sources import ShardSet
 from trainer.model.attention import attention_implementation
 from trainer.model.loss import LanguageModelLoss
 from trainer.tracking.plots import draw_losses
-from udfs.errors import ConfigError, DataError, EnvironmentProblem, InstructionPretrainingError
+from udfs.errors import ConfigError, DataError, EnvironmentProblem, InstructionPretrainingError, exit_code
 from udfs.shards.format import ROLES
 from udfs.tokens import load_tokenizer
 
@@ -62,8 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             if given.uri:
                 _log(model, given.uri, found, given.output)
     except InstructionPretrainingError as error:
-        print(f"trainer.loss_analysis: {error}", file=sys.stderr)
-        return 1
+        return exit_code("trainer.loss_analysis", error)
     return 0
 
 

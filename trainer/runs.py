@@ -5,7 +5,7 @@
 
 ``replay`` writes what the store did not take while it was away. ``register`` logs the exported model as a model of the
 training's run, with its files, registers it as a new version of NAME, and lets ALIAS point to that version: a decision
-about a model, so never part of a training. Exit codes: 0 done; 1 not possible.
+about a model, so never part of a training. Exit codes: 0 done; 1 not possible; 2 wrong arguments.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from pathlib import Path
 
 from trainer.checkpoints.layout import MODEL, RECORD, WAITING
 from trainer.tracking.store import Store, Waiting
-from udfs.errors import DataError, InstructionPretrainingError
+from udfs.errors import DataError, InstructionPretrainingError, exit_code
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -45,8 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             version = register(folder, uri, arguments.name, arguments.alias)
             print(f"{arguments.name} version {version}" + (f" is {arguments.alias}" if arguments.alias else ""))
     except InstructionPretrainingError as error:
-        print(f"trainer.runs: {error}", file=sys.stderr)
-        return 1
+        return exit_code("trainer.runs", error)
     return 0
 
 

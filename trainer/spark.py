@@ -11,11 +11,10 @@ shards must be where every node sees them. This is the one file of the trainer t
 
 import argparse
 import os
-import sys
 from collections.abc import Mapping, Sequence
 
 from trainer.config import resolve
-from udfs.errors import ConfigError, EnvironmentProblem, InstructionPretrainingError
+from udfs.errors import EnvironmentProblem, InstructionPretrainingError, exit_code
 
 # What a process needs to reach the MLflow store: it inherits neither a notebook's sign-in nor the driver's environment.
 _HANDED_ON = ("MLFLOW_", "DATABRICKS_")
@@ -37,12 +36,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error("Spark tells executors by their GPUs how many processes to start: on CPUs it is one")
     try:
         launch(given.arguments, given.nodes, given.processes_per_node, local=given.local, gpu=not given.cpu)
-    except ConfigError as error:
-        print(f"trainer.spark: {error}", file=sys.stderr)
-        return 2
     except InstructionPretrainingError as error:
-        print(f"trainer.spark: {error}", file=sys.stderr)
-        return 1
+        return exit_code("trainer.spark", error)
     return 0
 
 

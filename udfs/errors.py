@@ -1,5 +1,7 @@
 """The errors a user can meet. Each says what happened, which value, what is allowed and what to do."""
 
+import sys
+
 
 class InstructionPretrainingError(Exception):
     """Root of every error this project raises on purpose."""
@@ -15,3 +17,9 @@ class DataError(InstructionPretrainingError, ValueError):
 
 class EnvironmentProblem(InstructionPretrainingError, RuntimeError):
     """Something outside the project is missing or unusable: Java, the Delta JARs, an engine, a model folder."""
+
+
+def exit_code(program: str, error: InstructionPretrainingError) -> int:
+    """Tell the user, on standard error, and give what the command exits with: 2 for a wrong configuration, else 1."""
+    print(f"{program}: {error}", file=sys.stderr)
+    return 2 if isinstance(error, ConfigError) else 1

@@ -3,7 +3,12 @@
 from pathlib import Path
 from urllib.parse import urlsplit
 
-_DATABASE_FILE = "sqlite:///"
+_SQLITE = "sqlite:///"
+
+
+def database_file(uri: str) -> Path | None:
+    """The file of a local database; None for every other store."""
+    return Path(uri.removeprefix(_SQLITE)) if uri.startswith(_SQLITE) else None
 
 
 def artifact_location(uri: str) -> str | None:
@@ -12,9 +17,8 @@ def artifact_location(uri: str) -> str | None:
     None leaves it to the store. MLflow's own choice, ``mlruns`` in the folder that a command happens to be started in,
     would scatter the files of one pipeline.
     """
-    if not uri.startswith(_DATABASE_FILE):
-        return None
-    return Path(uri.removeprefix(_DATABASE_FILE)).absolute().with_name("mlflow-artifacts").as_uri()
+    file = database_file(uri)
+    return file.absolute().with_name("mlflow-artifacts").as_uri() if file is not None else None
 
 
 def without_credentials(uri: str | None) -> str | None:

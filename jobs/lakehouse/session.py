@@ -18,7 +18,7 @@ from pydantic import Field
 
 from jobs.lakehouse.quiet import quiet_start
 from udfs.config import Config, build, read
-from udfs.errors import EnvironmentProblem
+from udfs.errors import EnvironmentProblem, exit_code
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -97,8 +97,7 @@ def fetch() -> int:
     try:
         start(load_target("local"), "fetch").stop()
     except EnvironmentProblem as error:
-        print(f"ipt: {error}", file=sys.stderr)
-        return 1
+        return exit_code("ipt", error)
     return 0
 
 

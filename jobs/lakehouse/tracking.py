@@ -21,8 +21,6 @@ def track(lakehouse: "Lakehouse", step: str, verb: str, parameters: Mapping[str,
     import mlflow
 
     mlflow.set_tracking_uri(lakehouse.tracking_uri)
-    if lakehouse.tracking_uri.startswith("sqlite:///"):
-        lakehouse.root.mkdir(parents=True, exist_ok=True)
     name, location = lakehouse.config.experiment, artifact_location(lakehouse.tracking_uri)
     if location is not None and mlflow.get_experiment_by_name(name) is None:
         mlflow.create_experiment(name, location)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from jobs.lakehouse.job import Job
 from jobs.reporting.data import Arm, Example, LossCurve, ReportData, Score, ShardSet, StepTime, Synthesis
 from jobs.reporting.renderings import draw_renderings
+from udfs.tracking import database_file
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
@@ -216,7 +217,8 @@ def _steps(job: Job, curves: Mapping[str, LossCurve]) -> list[StepTime] | None:
 def _tracked(job: Job) -> Iterable[StepTime]:
     """Seconds and rows of every finished run, added up by step, in the order the steps first ran."""
     uri = job.lakehouse.tracking_uri
-    if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).is_file():
+    file = database_file(uri)
+    if file is not None and not file.is_file():
         return []  # nothing has been tracked, and asking would make the file
     from mlflow.tracking import MlflowClient
 

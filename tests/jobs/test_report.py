@@ -157,6 +157,7 @@ def test_numbers_come_from_the_tables(run_verb: RunVerb, lakehouse: Lakehouse) -
 def test_steps_come_from_mlflow(lakehouse: Lakehouse) -> None:
     from jobs.lakehouse.tracking import track
 
+    lakehouse.root.mkdir()
     for step, metrics in (
         ("ingest", {"raw_documents": 10.0, "micro_batches": 1.0, "seconds": 2.0}),
         ("ingest", {"raw_documents": 5.0, "rejects": 3.0, "micro_batches": 1.0, "seconds": 1.0}),
