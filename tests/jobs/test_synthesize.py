@@ -235,6 +235,23 @@ def test_synthesize_end_to_end(spark, lakehouse, run_verb, engine_settings, caps
     assert lakehouse.read("syntheses").count() == len(converted) + 4
 
 
+def test_samples_are_rows_of_their_own(spark, lakehouse, run_verb, engine_settings):
+    fill(lakehouse, spark, [document(n) for n in range(6)])
+    engine = {**engine_settings, "temperature": 0.9}
+    counts = run_verb("synthesize", {"engine": engine, "rounds": 3, "samples": 2})
+    rows = lakehouse.read("syntheses").collect()
+    assert counts["syntheses"] == len(rows) == 12
+    found = {(row["doc_id"], row["sample"]): row for row in rows}
+    assert set(found) == {(f"d{n:03}", sample) for n in range(6) for sample in range(2)}
+    pairs_of_rows = [(found[f"d{n:03}", 0], found[f"d{n:03}", 1]) for n in range(6)]
+    assert all(first["chain_id"] != second["chain_id"] for first, second in pairs_of_rows)
+    assert all(first["round"] == second["round"] for first, second in pairs_of_rows)
+    assert any(first["completion"] != second["completion"] for first, second in pairs_of_rows)
+    run_verb("augment", {})
+    chains = {row["chain_id"] for row in lakehouse.read("augmented_texts").collect() if row["mode"] != "raw"}
+    assert chains == {row["chain_id"] for row in rows if row["pairs"]}
+
+
 def test_nothing_to_convert_starts_no_engine(spark, lakehouse, run_verb):
     """The folder has a tokenizer and no model: an engine that was started would fail."""
     train_tokenizer([text_about("job", 0)], 300).save(lakehouse.path("tokenizer-only"))
