@@ -123,10 +123,13 @@ class RunningChain:
         """Length of ``prompt``."""
         return sum(len(ids) for _, ids in self._history) + len(self._input.ids)
 
-    @property
-    def n_tokens(self) -> int:
-        """Most tokens that the round may come to hold in the KV cache."""
-        return self.n_prompt_tokens + self._settings.max_tokens
+    def tokens_to_hold(self, completion: float) -> list[float]:
+        """What the round and each one after it will hold in the KV cache, in tokens, if completions have ``completion``
+        of them and the documents to come are as long as this one."""
+        example = len(self._input.ids) + completion
+        left = len(self._chain.documents) - self._round
+        most = float(self._settings.max_model_len)
+        return [min(self.n_prompt_tokens + completion + more * example, most) for more in range(left)]
 
     def prepare(self) -> tuple[str, str] | None:
         """Make the prompt of the round; the reason and the detail why there is none, otherwise. The oldest example goes

@@ -19,7 +19,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
-from itertools import count
+from itertools import count, zip_longest
 from math import ceil
 
 from udfs.errors import EnvironmentProblem
@@ -39,6 +39,8 @@ STAGE = "synthesize"
 
 # Requests with the engine per sequence of its batch: the few that wait take a freed place within the same step.
 IN_FLIGHT = 1.1
+# Of the KV cache, for chains: a last block is seldom full, and lengths are guesses.
+KV_SHARE = 0.95
 ALONE_FAILURES = 3
 # With nothing beside it that succeeds, a record cannot be told from an outage: it is given some minutes.
 LONE_FAILURES = 10
@@ -80,9 +82,8 @@ class Scheduler:
         self._delayed: list[RunningChain] = []
         self._ready: deque[RunningChain] = deque()
         self._suspects: deque[RunningChain] = deque()
-        # Tokens that the active chains may come to hold in the KV cache.
-        self._reserved = 0
         self._failing: set[int] = set()
+        self._completion_tokens = 0
         self._failures = self._deaths = 0
         self._usage, self._base = Usage(), engine.usage()
         # What this attempt did; what it found in the journal is told apart, as `recovered`.
@@ -111,7 +112,18 @@ class Scheduler:
     def _has_room(self) -> bool:
         if self._suspects or self._isolated or len(self._delayed) >= self._most_active:
             return False
-        return not self._active or (len(self._active) < self._most_active and self._reserved < self._kv_tokens)
+        return not self._active or (len(self._active) < self._most_active and self._holds())
+
+    def _holds(self) -> bool:
+        """Whether the KV cache has room for one more chain, now and when those that are active have come to later
+        rounds. What a round leaves there is gone before the next one where the cache is full of others."""
+        tokens = self._engine.kv_tokens
+        if tokens is None:
+            return True
+        done = self._counts["documents"]
+        completion = self._completion_tokens / done if done else self._settings.max_tokens
+        rounds = zip_longest(*(one.tokens_to_hold(completion) for one in self._active.values()), fillvalue=0.0)
+        return all(sum(held) < KV_SHARE * tokens for held in rounds)
 
     @property
     def _isolated(self) -> bool:
@@ -121,10 +133,6 @@ class Scheduler:
     @property
     def _most_active(self) -> int:
         return ceil(IN_FLIGHT * self._engine.max_num_seqs)
-
-    @property
-    def _kv_tokens(self) -> float:
-        return self._engine.kv_tokens or float("inf")
 
     def _resubmit(self) -> Iterator[Outcome]:
         """Give the engine what waits outside it: suspects one at a time and by themselves, then what is due."""
@@ -153,7 +161,6 @@ class Scheduler:
         completed, failed = [], []
         for one in ended:
             running = self._active.pop(one.request_id)
-            self._reserved -= running.n_tokens
             if isinstance(one, Failure):
                 failed.append((running, one.error))
             else:
@@ -162,6 +169,7 @@ class Scheduler:
             self._failing.clear()
             self._failures = self._deaths = 0
             self._counts["documents"] += len(completed)
+            self._completion_tokens += sum(one.n_tokens for _, one in completed)
             self._journal.write(((running.key, one) for running, one in completed), self._sums())
         outcomes: list[Outcome] = []
         for running, completion in completed:
@@ -207,7 +215,6 @@ class Scheduler:
         except RequestRefused as error:
             return str(error)
         self._active[request_id] = running
-        self._reserved += running.n_tokens
         return None
 
     def _failed(self, running: RunningChain, error: str) -> Iterator[Outcome]:
@@ -255,7 +262,6 @@ class Scheduler:
             log.warning("the engine died and is built anew: %s", error)
         lost = list(self._active.values())
         self._active.clear()
-        self._reserved = 0
         self._usage += self._engine.usage() - self._base
         self._engine = self._restart(size)
         self._base = self._engine.usage()

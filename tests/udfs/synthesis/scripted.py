@@ -21,7 +21,7 @@ class ScriptedEngine:
         self.max_num_seqs, self.kv_tokens = max_num_seqs, kv_tokens
         self.prompts: dict[str, list[int]] = {}
         self.running: dict[str, list[int]] = {}
-        self.most_running = self.steps = 0
+        self.most_running = self.most_held = self.steps = 0
         self.aborted: list[str] = []
         self.generated = 0
 
@@ -31,6 +31,7 @@ class ScriptedEngine:
         assert request_id not in self.prompts
         self.prompts[request_id] = self.running[request_id] = list(prompt_ids)
         self.most_running = max(self.most_running, len(self.running))
+        self.most_held = max(self.most_held, sum(map(len, self.running.values())))
 
     def step(self):
         assert self.running, "step without requests"

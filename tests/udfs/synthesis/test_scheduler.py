@@ -4,6 +4,7 @@ import logging
 from collections import Counter
 from functools import partial
 from pathlib import Path
+from statistics import mean
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -165,6 +166,17 @@ def test_active_chains_fit_the_kv_cache():
     assert len(outcomes) == 60
     longest = max(row["n_prompt_tokens"] for _, row in outcomes) + LIMITS.max_tokens
     assert 2 < engine.most_running <= 1000 // (64 + 1) and engine.most_running * 64 <= 1000 + longest
+
+
+def test_chains_that_fit_when_they_begin_still_fit_in_their_last_rounds():
+    engine = ScriptedEngine(lambda prompt: (PAIR, "stop"), max_num_seqs=50, kv_tokens=2000)
+    outcomes = run(engine, chains(150, 5))
+    assert len(outcomes) == 150
+    first = [row["n_prompt_tokens"] for _, row in outcomes if row["round"] == 0]
+    last = [row["n_prompt_tokens"] for _, row in outcomes if row["round"] == 4]
+    assert mean(last) > 3 * mean(first), "or the test says nothing"
+    # Documents to come are taken to be as long as the one at work, which they are not.
+    assert 1000 < engine.most_held <= 2200
 
 
 @given(kills=st.lists(st.integers(0, 25), max_size=4), rounds=st.integers(1, 4), salt=st.integers(0, 5))
