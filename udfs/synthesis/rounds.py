@@ -1,6 +1,7 @@
 """Chains of documents and their way through the rounds: what the next prompt carries, the row that a round becomes."""
 
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any
 
 from udfs.hashing import identifier
@@ -125,11 +126,12 @@ class RunningChain:
 
     def tokens_to_hold(self, completion: float) -> list[float]:
         """What the round and each one after it will hold in the KV cache, in tokens, if completions have ``completion``
-        of them and the documents to come are as long as this one."""
-        example = len(self._input.ids) + completion
-        left = len(self._chain.documents) - self._round
+        of them and a token of the documents to come has as many characters as one of this."""
+        tokens_per_character = len(self._input.ids) / len(self.document.text)
+        coming = self._chain.documents[self._round + 1 :]
+        examples = (len(document.text) * tokens_per_character + completion for document in coming)
         most = float(self._settings.max_model_len)
-        return [min(self.n_prompt_tokens + completion + more * example, most) for more in range(left)]
+        return [min(held, most) for held in accumulate(examples, initial=self.n_prompt_tokens + completion)]
 
     def prepare(self) -> tuple[str, str] | None:
         """Make the prompt of the round; the reason and the detail why there is none, otherwise. The oldest example goes

@@ -123,7 +123,8 @@ class Scheduler:
         done = self._counts["documents"]
         completion = self._completion_tokens / done if done else self._settings.max_tokens
         rounds = zip_longest(*(one.tokens_to_hold(completion) for one in self._active.values()), fillvalue=0.0)
-        return all(sum(held) < KV_SHARE * tokens for held in rounds)
+        with_another = 1 + 1 / len(self._active)  # as long as those there are
+        return all(sum(held) * with_another < KV_SHARE * tokens for held in rounds)
 
     @property
     def _isolated(self) -> bool:

@@ -175,8 +175,8 @@ def test_chains_that_fit_when_they_begin_still_fit_in_their_last_rounds():
     first = [row["n_prompt_tokens"] for _, row in outcomes if row["round"] == 0]
     last = [row["n_prompt_tokens"] for _, row in outcomes if row["round"] == 4]
     assert mean(last) > 3 * mean(first), "or the test says nothing"
-    # Documents to come are taken to be as long as the one at work, which they are not.
-    assert 1000 < engine.most_held <= 2200
+    # Rounds take turns in any order here, so that a guess made for all at once is off by some.
+    assert 1000 < engine.most_held <= 1.2 * 2000
 
 
 @given(kills=st.lists(st.integers(0, 25), max_size=4), rounds=st.integers(1, 4), salt=st.integers(0, 5))

@@ -30,8 +30,8 @@ _ENVIRONMENT = {
     "VLLM_NO_USAGE_STATS": "1",
     "HF_HUB_OFFLINE": "1",
     "TOKENIZERS_PARALLELISM": "false",
-    # On a CPU, oneDNN keeps 1,024 compiled products of matrices otherwise, one for each number of tokens that a pass ever
-    # had: 300 MB within some thousand documents, and no faster.
+    # On a CPU, oneDNN otherwise keeps 1,024 compiled products of matrices, one for each number of tokens that a pass
+    # ever had: 300 MB within some thousand documents, and no faster.
     "ONEDNN_PRIMITIVE_CACHE_CAPACITY": os.environ.get("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64"),
     # Its warnings are some thirty lines at each start, none of which a user can act on.
     "VLLM_LOGGING_LEVEL": os.environ.get("VLLM_LOGGING_LEVEL", "ERROR"),
