@@ -246,7 +246,7 @@ def main() -> None:
     parser.add_argument("--documents", type=int, default=1000, help="for Spark and the bare engine")
     parser.add_argument("--rounds-documents", type=int, default=240, help="for chains against the barrier")
     parser.add_argument("--memory-documents", type=int, default=10_000)
-    parser.add_argument("--sharing-documents", type=int, default=60)
+    parser.add_argument("--sharing-documents", type=int, default=100)
     parser.add_argument("--rounds", type=int, default=3, help="documents of a chain, M")
     parser.add_argument("--kv-tokens", type=int, default=64_000, help="tokens that the KV cache holds")
     parser.add_argument("--turns", type=int, default=1, help="of chains and barrier, in alternating order")
@@ -306,8 +306,10 @@ def compare(
     memory = note("memory", memory_growth(done.memory))
 
     few = documents[: arguments.sharing_documents]
+    # A batch that half of the chains fill as well as all of them do.
+    small = config.model_copy(update={"max_num_seqs": 8})
     one, two = (
-        apart(convert, few, config, rounds, root / f"sharing-{n}", Place("local-cluster[2,1,1024]", n, 1))
+        apart(convert, few, small, rounds, root / f"sharing-{n}", Place("local-cluster[2,1,1024]", n, 1))
         for n in (1, 2)
     )
     sharing = note("sharing", share_of_half(one, two))
