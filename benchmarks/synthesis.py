@@ -244,9 +244,9 @@ def engine_config(model: Path, tokens: int, kv_tokens: int, max_num_seqs: int) -
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--documents", type=int, default=1000, help="for Spark and the bare engine")
-    parser.add_argument("--rounds-documents", type=int, default=240, help="for chains against the barrier")
+    parser.add_argument("--rounds-documents", type=int, default=180, help="for chains against the barrier")
     parser.add_argument("--memory-documents", type=int, default=10_000)
-    parser.add_argument("--sharing-documents", type=int, default=100)
+    parser.add_argument("--sharing-documents", type=int, default=60)
     parser.add_argument("--rounds", type=int, default=3, help="documents of a chain, M")
     parser.add_argument("--kv-tokens", type=int, default=64_000, help="tokens that the KV cache holds")
     parser.add_argument("--turns", type=int, default=1, help="of chains and barrier, in alternating order")
