@@ -1,5 +1,11 @@
-"""Launched by Spark: on the driver, and as a barrier stage of two nodes that are two tasks of the local session."""
+"""Launched by Spark: on the driver, and as a barrier stage of two nodes that are two tasks of the local session.
 
+DeepSpeed's own launcher must come to the same.
+"""
+
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -31,12 +37,21 @@ def _arguments(root: Path, output: Path, *changes: str) -> list[str]:
     return ["--", "--config", "tiny", *(part for entry in settings for part in ("--set", entry))]
 
 
+def _with_deepspeed(arguments: list[str]) -> int:
+    programs = Path(sys.executable).parent
+    environment = {**os.environ, "DS_ACCELERATOR": "cpu", "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}"}
+    command = [str(programs / "deepspeed"), "--num_accelerators", "2", "--module", "trainer", *arguments]
+    return subprocess.run(command, env=environment, check=False).returncode
+
+
 def test_two_processes_on_the_driver_and_two_nodes_train_alike(spark, root: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
-    driver, cluster = tmp_path / "driver", tmp_path / "cluster"
+    driver, cluster, launched = tmp_path / "driver", tmp_path / "cluster", tmp_path / "launched"
     assert main(["--local", "--cpu", "--processes-per-node", "2", *_arguments(root, driver)]) == 0
     assert main(["--cpu", "--nodes", "2", *_arguments(root, cluster)]) == 0
-    losses = [[line["loss"] for line in read_history(folder / "history.jsonl")] for folder in (driver, cluster)]
-    assert len(losses[0]) == 2 and losses[0] == losses[1]
+    assert _with_deepspeed(_arguments(root, launched)[1:]) == 0
+    folders = (driver, cluster, launched)
+    losses = [[line["loss"] for line in read_history(folder / "history.jsonl")] for folder in folders]
+    assert len(losses[0]) == 2 and losses[0] == losses[1] == losses[2]
     assert (cluster / "model" / "model.safetensors").is_file()
 
 
