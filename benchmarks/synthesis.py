@@ -306,10 +306,10 @@ def compare(
     memory = note("memory", memory_growth(done.memory))
 
     few = documents[: arguments.sharing_documents]
-    # A batch that half of the chains fill as well as all of them do.
-    small = config.model_copy(update={"max_num_seqs": 8})
+    # Half of the chains must fill a batch as well as all of them do.
+    in_eights = config.model_copy(update={"max_num_seqs": 8})
     one, two = (
-        apart(convert, few, small, rounds, root / f"sharing-{n}", Place("local-cluster[2,1,1024]", n, 1))
+        apart(convert, few, in_eights, rounds, root / f"sharing-{n}", Place("local-cluster[2,1,1024]", n, 1))
         for n in (1, 2)
     )
     sharing = note("sharing", share_of_half(one, two))
