@@ -8,9 +8,8 @@ Prints one line of JSON last. One vLLM build, one model (``benchmarks.scripted_m
 Each part has a process of its own.
 
 - ``chains_vs_barrier``: generated tokens per second of the scheduler over those of the way the published code takes:
-  a round of the whole corpus at a time, ``LLM.generate`` on prompts written as text from the parsed pairs. Longer
-  documents (``--rounds-words``), like those of the web. Of several ``--turns``, which a machine needs whose speed
-  drifts, each one's best counts.
+  a round of the whole corpus at a time, ``LLM.generate`` on prompts written as text from the parsed pairs. Of several
+  ``--turns``, which a machine needs whose speed drifts, each one's best counts.
 - ``spark_vs_engine``: the job from a Delta table to a Delta table over one engine that is given the same prompts all at
   once, chain by chain, none of them waiting for another.
 - ``memory_growth``: resident memory of the Python worker at the end of ``--memory-documents`` short documents over that
@@ -243,22 +242,21 @@ def engine_config(model: Path, tokens: int, kv_tokens: int, max_num_seqs: int) -
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--documents", type=int, default=1000, help="for Spark and the bare engine")
-    parser.add_argument("--rounds-documents", type=int, default=180, help="for chains against the barrier")
+    parser.add_argument("--documents", type=int, default=2000, help="for Spark and the bare engine")
+    parser.add_argument("--rounds-documents", type=int, default=480, help="for chains against the barrier")
     parser.add_argument("--memory-documents", type=int, default=10_000)
     parser.add_argument("--sharing-documents", type=int, default=60)
     parser.add_argument("--rounds", type=int, default=3, help="documents of a chain, M")
     parser.add_argument("--kv-tokens", type=int, default=64_000, help="tokens that the KV cache holds")
     parser.add_argument("--turns", type=int, default=1, help="of chains and barrier, in alternating order")
-    parser.add_argument("--words", type=int, nargs=2, default=(100, 300), help="least and most words of a document")
-    parser.add_argument("--rounds-words", type=int, nargs=2, default=(200, 800), help="the same, against the barrier")
+    parser.add_argument("--words", type=int, nargs=2, default=(150, 350), help="least and most words of a document")
     parser.add_argument("--tokens", type=int, default=80, help="tokens of the longest completion")
     parser.add_argument("--max-num-seqs", type=int, default=64)
     parser.add_argument("--orders", action="store_true", help="compare orders of chains and documents, nothing else")
     arguments = parser.parse_args()
 
     documents = corpus(arguments.documents, *arguments.words)
-    few = corpus(arguments.rounds_documents, *arguments.rounds_words)
+    few = documents[: arguments.rounds_documents]
     chains = [Chain(tuple(few[n : n + arguments.rounds])) for n in range(0, len(few), arguments.rounds)]
     found: dict[str, Any] = {
         "benchmark": "synthesis",
@@ -270,7 +268,7 @@ def main() -> None:
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        model = write_model(root / "model", ModelSize(512, 8, arguments.tokens), documents)
+        model = write_model(root / "model", ModelSize(1024, 4, arguments.tokens), documents)
         config = engine_config(model, arguments.tokens, arguments.kv_tokens, arguments.max_num_seqs)
         if arguments.orders:
             found["orders"] = compare_orders(chains, config)

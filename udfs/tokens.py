@@ -63,7 +63,8 @@ class Tokenizer:
         """[tokens] uint32 ids of each text: the fastest way on one core, and memory stays flat however long a text is.
 
         The ids are those of ``encode``; where words cannot be encoded alone (``udfs.words``), a text of more than
-        ``WINDOW`` characters is encoded in parts, which some tokenizers may show at the cuts.
+        ``WINDOW`` characters is encoded in parts, which some tokenizers may show at the cuts, as any does where
+        millions of characters have no space and no line break among them.
         """
         for text in texts:
             if self._words is not None:

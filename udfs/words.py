@@ -19,6 +19,8 @@ _KEPT_CHARACTERS = 32
 _KEPT_WORDS = 1 << 18
 # Characters that are taken apart at a time, so that memory stays flat however long a text is.
 WINDOW = 1 << 20
+# A part without a place to cut ends here all the same: merging takes 140 bytes of memory a character.
+LONGEST = 4 * WINDOW
 
 _WORD = re.compile(r"\n| *[^ \n]+| +")
 _CUT = re.compile(r"(?<=\S) |\n")
@@ -79,10 +81,11 @@ class WordEncoder:
 
 
 def windows(text: str, size: int) -> Iterator[str]:
-    """``text`` in parts of at most ``size`` characters, longer where there is no place to cut.
+    """``text`` in parts of at most ``size`` characters; where there is no place to cut, of at most ``LONGEST``.
 
     A cut is before a space that begins a word, else before a line break: at the first, tokenizers like those of Llama,
-    Mistral and GPT give the parts the ids of the whole, sentencepiece models and our own at both.
+    Mistral and GPT give the parts the ids of the whole, sentencepiece models and our own at both. After ``LONGEST``
+    characters it is anywhere, and the ids around it can differ.
     """
     start = 0
     while len(text) - start > size:
@@ -92,8 +95,9 @@ def windows(text: str, size: int) -> Iterator[str]:
         if cut <= start:
             cut = text.rfind("\n", start + 1, start + size)
         if cut <= start:
-            following = _CUT.search(text, start + size)
-            cut = following.start() if following else len(text)
+            last = min(start + max(LONGEST, size), len(text))
+            following = _CUT.search(text, start + size, last)
+            cut = following.start() if following else last
         yield text[start:cut]
         start = cut
     if start < len(text):

@@ -59,3 +59,12 @@ def test_a_tokenizer_without_words_takes_long_texts_in_parts() -> None:
     assert max(map(len, windows(text, 1_000))) == 1 + 3_000
     with patch("udfs.tokens.WINDOW", 1_000):
         assert next(trained.encode_arrays([text])).tolist() == trained.encode(text)
+
+
+def test_a_text_without_a_place_to_cut_is_cut_all_the_same(mistral: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(words, "LONGEST", 500)
+    text = "x1Y" * 1_000
+    assert [len(part) for part in windows(text, 100)] == [500] * 6
+    assert [len(part) for part in windows("a " * 40 + text + " " + text[:300], 100)] == [79, *[500] * 6, 1, 301]
+    with patch("udfs.words.WINDOW", 100):
+        assert mistral.decode(next(mistral.encode_arrays([text])).tolist()) == text

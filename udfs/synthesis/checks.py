@@ -151,6 +151,9 @@ class _Checker:
         # A letter has a byte at least, so long responses need not be counted.
         if letters.total() < _LANGUAGE_BYTES and _letter_bytes(said) < _LANGUAGE_BYTES:
             return False
+        # Telling a language costs more than all other checks together, and a response in the text's own words has its.
+        if grounding(said, self._known) > 0.5:
+            return False
         language, probability = identify(said)
         if probability < _LANGUAGE_PROBABILITY:
             return False

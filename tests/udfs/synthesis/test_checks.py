@@ -16,6 +16,7 @@ TEXT = (
     "harbour, and its lamp can be seen from thirty kilometres away. Since 1987 nobody has lived there."
 )
 CHINESE = "这座灯塔建于一八六一年，由工程师设计，位于港口前面的岩石上，从三十公里外就能看到它的灯光。"
+GERMAN = "Der alte Leuchtturm wurde im Jahre 1861 von der Ingenieurin gebaut."
 OFF = {name: None if isinstance(value, float) else False for name, value in CheckSettings()}
 
 
@@ -38,7 +39,7 @@ FAILING = [
         TEXT,
         [("In which year was the lighthouse built?", "1861"), ("In what year was the lighthouse built?", "1861.")],
     ),
-    ("other_language", TEXT, [("Was ist das?", "Der alte Leuchtturm wurde im Jahre 1861 von der Ingenieurin gebaut.")]),
+    ("other_language", TEXT, [("Was ist das?", GERMAN)]),
     ("other_language", CHINESE, [("这是什么？", "This is an old lighthouse in front of a harbour.")]),
     ("other_language", CHINESE, [("这是什么？", "A lighthouse")]),
     ("too_long_response", TEXT, [("Who built it?", "Ada Holm. " * 80)]),
@@ -78,6 +79,8 @@ def test_every_check_is_a_setting_and_is_tested():
         ("In this language {name} is a slot and <|end|> ends a turn.", [("What is a slot?", "{name}")]),
         (TEXT, [("How many?", "30"), ("What is on top?", "🔦"), ("Which sign?", "+")]),
         (CHINESE, [("建于何时？", "一八六一年"), ("谁设计的？", "工程师 Ada"), ("Who?", "DNA")]),
+        # The text's own words, in whichever language.
+        (f"{TEXT} Its plaque: {GERMAN}", [("What does the plaque say?", GERMAN)]),
         ("2 + 2 = ?", [("Solve.\nLet's think step by step.", "Two and two make four.\nTherefore, the answer is 4")]),
         ("👍", [("What?", "A thumb")]),
     ],
