@@ -88,7 +88,7 @@ def decompose(instruction: str, response: str) -> Parts:
     options: tuple[str, ...] | None = None
     header = question.rfind(OPTIONS_HEADER)
     if header >= 0 and (match := _OPTIONS_AT_END.match(question, header)):
-        options = tuple([item.strip() for item in match["items"].split(OPTION_BULLET)[1:]])
+        options = tuple(map(str.strip, match["items"].split(OPTION_BULLET)[1:]))
         question = question[:header]
     if not cue:
         return Parts(question, options, False, None, response)
