@@ -129,7 +129,7 @@ def _render(named: Mapping[str, Mapping[str, Any]], settings: RenderSettings, ba
     rows = list(named.values())
     chain_id = rows[0]["chain_id"]
     draws = Draws(chain_id, settings.seed, bank.version, view)
-    several = all(len(row["pairs"]) > 1 for row in rows)
+    several = min([len(row["pairs"]) for row in rows]) > 1
     mode = _weighted(draws.unit("mode"), settings.weights if several else settings.single_pair_weights)
     inverted = mode == "classic" and draws.unit("inversion") < settings.inversion
     writer = PairWriter(bank, draws, mode)
@@ -151,7 +151,7 @@ def _render(named: Mapping[str, Mapping[str, Any]], settings: RenderSettings, ba
         template_ids=list(draws.used),
         template_version=bank.version,
         seed=settings.seed,
-        n_pairs=sum(len(shot.turns) for shot in shots),
+        n_pairs=sum([len(shot.turns) for shot in shots]),
         n_shots=len(shots),
         text=text,
     )
@@ -180,13 +180,14 @@ def _named(rows: list[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
     chains = {row["chain_id"] for row in rows}
     if len(chains) != 1:
         raise DataError(f"rendering takes the rows of one chain, not of {len(chains)}: {sorted(map(str, chains))[:5]}.")
-    names = [f"{row['doc_id']}:{row['chunk']}" for row in rows]
-    named = dict(zip(names, rows, strict=True))
-    if len(named) < len(names):
-        raise DataError(f"chain {rows[0]['chain_id']} has a document twice: {', '.join(names)}.")
-    for name, row in named.items():
+    named: dict[str, Mapping[str, Any]] = {}
+    for row in rows:
+        name = f"{row['doc_id']}:{row['chunk']}"
+        if name in named:
+            raise DataError(f"chain {row['chain_id']} has a document twice: {name}.")
         if not row["context"]:
             raise DataError(f"document {name} of chain {row['chain_id']} has no text.")
+        named[name] = row
     return named
 
 

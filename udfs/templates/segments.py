@@ -128,12 +128,13 @@ class Template:
     def fill_in_order(self, values: Sequence[str]) -> str:
         """The template with one of ``values`` in each of its slots."""
         if self._stops:
-            values, given = list(values), values
+            values = list(values)
             for i, before, stop in self._stops:
-                if before and given[i][:1] not in STOPS:
+                value = values[i]
+                if stop and not ends_in_stop(value):
+                    values[i] = value + stop
+                if before and value[:1] not in STOPS:
                     values[i] = before + values[i]
-                if stop and not ends_in_stop(given[i]):
-                    values[i] += stop
         return self._format % tuple(values)
 
 
