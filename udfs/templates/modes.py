@@ -5,7 +5,6 @@ the whole. Source of the modes: the published templating code; the wording is th
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from udfs.templates.bank import Bank, Speakers, TurnStyle
@@ -20,18 +19,19 @@ class Shot(NamedTuple):
     turns: list[Turn]
 
 
-@dataclass(frozen=True)
-class ClassicStyle:
-    """How often the classic mode does without a lead-in, and whether the pairs stand before the text."""
+class ClassicStyle(NamedTuple):
+    """How often the classic mode does without a lead-in, whether the pairs stand before the text, and what stands
+    between two pairs."""
 
     plain_reading: float
     plain_comprehension: float
     inverted: bool
+    separator: str
 
 
 def classic(shots: list[Shot], bank: Bank, draws: Draws, style: ClassicStyle) -> list[str]:
-    """Lead-in and text, lead-in and pairs. All pairs have one separator: the widest that a pattern in use asks for."""
-    separator = max([pattern.separator for shot in shots for pattern, _ in shot.turns], key=len)
+    """Lead-in and text, lead-in and pairs."""
+    separator = style.separator
     blocks = [separator.join([pattern.whole.fill(values) for pattern, values in shot.turns]) for shot in shots]
     if style.inverted:
         pairs_first = draws.pick("inverted pairs", bank.inverted_pairs)

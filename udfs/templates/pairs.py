@@ -57,13 +57,15 @@ class PairWriter:
             kind, parts = presentable(instruction, pair["response"] or "")
         except DataError as error:
             raise DataError(f"document {document}: {error}") from None
-        question, options, _, reasoning, final = parts
+        question, given, _, reasoning, final = parts
+        options: Sequence[str] | None = given
         values = {"question": question, "answer": final, "reasoning": reasoning or ""}
         if options is not None:
-            written, gold = self._reworded(options, final)
-            if not speak_of_place(*written):
-                written = self._draws.shuffled(written, "option order", document, instruction)
-            listed, answer = self._list(written, gold)
+            if not self._bank.stock.keys().isdisjoint(map(str.casefold, options)):
+                options, final = self._reworded(options, final)
+            if not speak_of_place(*options):
+                options = self._draws.shuffled(options, "option order", document, instruction)
+            listed, answer = self._list(options, final)
             if answer is None:
                 values["question"] = f"{question}\n{listed}"
             else:
@@ -73,11 +75,14 @@ class PairWriter:
             pattern = self._patterns[kind] = self._draws.pick(kind.value, self._bank.patterns[kind])
         return Turn(pattern, values)
 
+    @property
+    def separator(self) -> str:
+        """What stands between two pairs: the widest that a pattern in use asks for."""
+        return max([pattern.separator for pattern in self._patterns.values()], key=len)
+
     def _reworded(self, options: Sequence[str], gold: str) -> tuple[Sequence[str], str]:
         """The options and the right one, with "none of these" and the like in the words drawn for the text."""
         stock = self._bank.stock
-        if stock.keys().isdisjoint(map(str.casefold, options)):
-            return options, gold
         found = {option: section for option in options if (section := stock.get(option.casefold()))}
         if len(set(found.values())) < len(found):  # two options in the same words could not be told apart
             return options, gold

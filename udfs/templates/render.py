@@ -135,7 +135,7 @@ def _render(named: Mapping[str, Mapping[str, Any]], settings: RenderSettings, ba
     writer = PairWriter(bank, draws, mode)
     shots = [Shot(row["context"], [writer.write(name, pair) for pair in row["pairs"]]) for name, row in named.items()]
     if mode == "classic":
-        style = ClassicStyle(settings.plain_reading, settings.plain_comprehension, inverted)
+        style = ClassicStyle(settings.plain_reading, settings.plain_comprehension, inverted, writer.separator)
         pieces = classic(shots, bank, draws, style)
     else:
         pieces = MODES[mode](shots, bank, draws)
