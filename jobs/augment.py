@@ -70,8 +70,9 @@ def chain_rows(batch: "DataFrame", job: Job) -> "DataFrame":
     # The rows of a chain are written by one commit, and the rows of a commit have one time: the statistics of the
     # files tell which of them can be left alone. In microseconds, for a time without its zone could mean two.
     written = F.unix_micros("written_at")
-    first, last, sampled, number = batch.agg(
-        F.min(written), F.max(written), F.max(F.col("sample") > 0), F.count("*")
+    these = F.struct(F.count("*"), F.bit_xor(F.xxhash64("chain_id", "round")))
+    first, last, sampled, arrivals = batch.agg(
+        F.min(written), F.max(written), F.max(F.col("sample") > 0), these
     ).collect()[0]
     commits = job.lakehouse.read("syntheses").where(
         F.col("written_at").between(F.timestamp_micros(F.lit(first)), F.timestamp_micros(F.lit(last)))
@@ -81,11 +82,11 @@ def chain_rows(batch: "DataFrame", job: Job) -> "DataFrame":
     alone = (F.max(F.size("pairs")).over(samples) == 0) & (F.col("sample") == F.min("sample").over(samples))
     asked, replied = F.col("pairs.instruction").alias("instructions"), F.col("pairs.response").alias("responses")
     columns = (*_ROW, asked, replied, (alone if sampled else F.lit(True)).alias("raw"))
-    if commits.count() == number:  # as nearly always: then there is nothing to look up
-        rows = batch.select(*columns, F.lit(None).cast("int").alias("arrived"))
+    rows = commits.select(*columns)
+    if commits.agg(these).collect()[0][0] == arrivals:  # whole commits, as nearly always: there is nothing to look up
+        rows = rows.withColumn("arrived", F.lit(None).cast("int"))
     else:
-        arrived = batch.groupBy("chain_id").agg(F.max("round").alias("arrived"))
-        rows = commits.select(*columns).join(arrived, "chain_id")
+        rows = rows.join(batch.groupBy("chain_id").agg(F.max("round").alias("arrived")), "chain_id")
     return rows.repartition("chain_id").sortWithinPartitions("chain_id", "round")
 
 
