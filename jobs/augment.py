@@ -10,6 +10,7 @@ goes to ``rejects``.
 import sys
 from collections.abc import Iterable, Iterator
 from itertools import groupby
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
@@ -21,7 +22,7 @@ from udfs.templates.render import RenderSettings
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
-_ROW = ("round", "chain_id", "doc_id", "chunk", "source", "domain", "context", "pairs")
+_ROW = ("round", "chain_id", "doc_id", "chunk", "source", "domain", "context")
 
 
 class AugmentConfig(RenderSettings):
@@ -43,38 +44,50 @@ def augment(batch: "DataFrame", config: AugmentConfig, job: Job) -> "DataFrame":
     def render(rows: Iterable[dict[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:
         from udfs.templates.render import render_rows
 
-        chains = (list(members) for _, members in groupby(rows, key=lambda row: row["chain_id"]))
+        chains = (list(members) for _, members in groupby(map(_with_pairs, rows), key=itemgetter("chain_id")))
         # The last row is the one of the highest round there is: the document of the planned last round may be a reject.
-        whole = (chain for chain in chains if chain[-1]["round"] == chain[0]["arrived"])
+        whole = (chain for chain in chains if chain[0]["arrived"] in (None, chain[-1]["round"]))
         used = ([row for row in chain if row["pairs"] or row["raw"]] for chain in whole)
         return render_rows(filter(None, used), settings, views)
 
     return map_rows(chain_rows(batch, job), render, "augmented_texts", "rejects")
 
 
+def _with_pairs(row: dict[str, Any]) -> dict[str, Any]:
+    asked = zip(row.pop("instructions"), row.pop("responses"), strict=True)
+    row["pairs"] = [{"instruction": instruction, "response": response} for instruction, response in asked]
+    return row
+
+
 def chain_rows(batch: "DataFrame", job: Job) -> "DataFrame":
     """All rows of the chains in the micro-batch, each chain in one partition and sorted by round; ``arrived`` is the
-    highest round that the micro-batch has of the chain, and ``raw`` says whether the row, should it have no pairs,
-    stands for its document: once for all samples, and only if none of them has pairs."""
+    highest round that the micro-batch has of the chain, None where it has all of every chain, and ``raw`` says whether
+    the row, should it have no pairs, stands for its document: once for all samples, and only if none of them has pairs.
+    The pairs come as two lists: the rest of them is not rendered, and plain lists are moved at less cost."""
     from pyspark.sql import Window
     from pyspark.sql import functions as F
 
     # The rows of a chain are written by one commit, and the rows of a commit have one time: the statistics of the
     # files tell which of them can be left alone. In microseconds, for a time without its zone could mean two.
     written = F.unix_micros("written_at")
-    first, last, sampled = batch.agg(F.min(written), F.max(written), F.max(F.col("sample") > 0)).collect()[0]
+    these = F.struct(F.count("*"), F.bit_xor(F.xxhash64("chain_id", "round")))
+    first, last, sampled, arrivals = batch.agg(
+        F.min(written), F.max(written), F.max(F.col("sample") > 0), these
+    ).collect()[0]
+    commits = job.lakehouse.read("syntheses").where(
+        F.col("written_at").between(F.timestamp_micros(F.lit(first)), F.timestamp_micros(F.lit(last)))
+    )
     # All samples of a document are in one commit.
     samples = Window.partitionBy("doc_id", "chunk")
     alone = (F.max(F.size("pairs")).over(samples) == 0) & (F.col("sample") == F.min("sample").over(samples))
-    arrived = batch.groupBy("chain_id").agg(F.max("round").alias("arrived"))
-    return (
-        job.lakehouse.read("syntheses")
-        .where(F.col("written_at").between(F.timestamp_micros(F.lit(first)), F.timestamp_micros(F.lit(last))))
-        .select(*_ROW, (alone if sampled else F.lit(True)).alias("raw"))
-        .join(arrived, "chain_id")
-        .repartition("chain_id")
-        .sortWithinPartitions("chain_id", "round")
-    )
+    asked, replied = F.col("pairs.instruction").alias("instructions"), F.col("pairs.response").alias("responses")
+    columns = (*_ROW, asked, replied, (alone if sampled else F.lit(True)).alias("raw"))
+    rows = commits.select(*columns)
+    if commits.agg(these).collect()[0][0] == arrivals:  # whole commits, as nearly always: there is nothing to look up
+        rows = rows.withColumn("arrived", F.lit(None).cast("int"))
+    else:
+        rows = rows.join(batch.groupBy("chain_id").agg(F.max("round").alias("arrived")), "chain_id")
+    return rows.repartition("chain_id").sortWithinPartitions("chain_id", "round")
 
 
 VERB = Verb(

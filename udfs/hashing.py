@@ -5,39 +5,35 @@ from a generator that is carried along, so that order, partitioning and repetiti
 """
 
 import hashlib
-from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
+
+_NOTHING = hashlib.blake2b(digest_size=16)
 
 
 def digest(*parts: Any) -> bytes:
     """BLAKE2b-128 of the parts. ``("ab", "c")`` and ``("a", "bc")`` differ; 16 bytes."""
-    return hashlib.blake2b(b"".join([_framed(part) for part in parts]), digest_size=16).digest()
+    return begun(framed(*parts)).digest()
 
 
-def digests(*about: Any) -> Callable[..., bytes]:
-    """A function of further parts: ``digests(a)(b, c)`` is ``digest(a, b, c)``, with the work on ``a`` done once, and
-    that on ``b`` too where it comes again and again, as the purpose of a draw does."""
-    state = hashlib.blake2b(b"".join([_framed(part) for part in about]), digest_size=16)
-
-    def of(first: Any, *parts: Any) -> bytes:
-        continued = state.copy()
-        continued.update(_framed_before(first))
-        for part in parts:
-            continued.update(_framed(part))
-        return continued.digest()
-
-    return of
+def begun(parts: bytes) -> "hashlib.blake2b":
+    """The state of ``digest`` after ``framed`` parts: a copy of it that others are added to gives the digest of all."""
+    state = _NOTHING.copy()  # quicker than a new one
+    state.update(parts)
+    return state
 
 
-def _framed(part: Any) -> bytes:
-    # The length comes first, so no two lists of parts have the same bytes.
-    raw = part if isinstance(part, bytes) else str(part).encode("utf-8", "surrogatepass")
-    return b"%d\x1f%b" % (len(raw), raw)
+def framed(*parts: Any) -> bytes:
+    """What parts add to a digest. The length of each comes first, so no two lists of parts have the same bytes."""
+    found = b""
+    for part in parts:
+        raw = part if isinstance(part, bytes) else str(part).encode("utf-8", "surrogatepass")
+        found += b"%d\x1f%b" % (len(raw), raw)
+    return found
 
 
-# Equal numbers of different types are different parts.
-_framed_before = lru_cache(maxsize=1024, typed=True)(_framed)
+# For parts that come again and again, like the purpose of a draw. Equal numbers of different types are different parts.
+framed_before = lru_cache(maxsize=1024, typed=True)(framed)
 
 
 def identifier(*parts: Any) -> str:
@@ -52,7 +48,7 @@ def unit(*parts: Any) -> float:
 
 def fraction(digested: bytes) -> float:
     """A digest as a number in [0, 1)."""
-    return int.from_bytes(digested[:7], "big") / (1 << 56)
+    return int.from_bytes(digested[:7]) * 2.0**-56
 
 
 def seed(*parts: Any) -> int:

@@ -143,6 +143,8 @@ class Lakehouse:
             builder = builder.location(self.location(table))
         for column in (*declared.columns, *PROVENANCE):
             builder = builder.addColumn(column.name, column.type, nullable=column.nullable, comment=column.comment)
+        # The column by which files are left alone. Least and greatest text would cost as much as writing the texts.
+        builder = builder.property("delta.dataSkippingStatsColumns", "written_at")
         for name, condition in declared.checks.items():
             # With the first commit, so that no table is ever without them.
             builder = builder.property(f"delta.constraints.{name}", condition)

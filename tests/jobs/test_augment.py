@@ -96,12 +96,13 @@ def test_chains_become_texts_once(lakehouse, run_verb, add) -> None:
     assert (reject["stage"], reject["record_id"], reject["reason"]) == ("augment", "bad", "invalid_chain")
 
 
-def test_a_text_without_pairs_in_any_sample_is_raw_once(lakehouse, run_verb, add) -> None:
+@pytest.mark.parametrize("files_per_batch", [1, None])
+def test_a_text_without_pairs_in_any_sample_is_raw_once(lakehouse, run_verb, add, files_per_batch: int | None) -> None:
     pairs = mixed_pairs()
     # Document 0 has pairs in two samples, 1 in none, 2 in one; 3 was rejected in the first and has none in the others.
     samples = (sampled(0, pairs, [], [], None), sampled(1, pairs, [], pairs, []), sampled(2, [], [], [], []))
     add([one for chain in samples for one in chain], version=0, files=3)
-    counts = run_verb("augment", {"views": 2, "files_per_batch": 1})
+    counts = run_verb("augment", {"views": 2, "files_per_batch": files_per_batch})
     rows = lakehouse.read("augmented_texts").collect()
     assert sorted(entry["doc_ids"] for entry in rows if entry["mode"] == "raw") == [["doc-1:0"], ["doc-3:0"]]
     assert sorted((entry["chain_id"], *entry["doc_ids"]) for entry in rows if entry["mode"] != "raw") == [
@@ -131,3 +132,22 @@ def test_only_the_commits_of_the_micro_batch_are_read(lakehouse, add) -> None:
     commit = {row["path"] for row in everything if row["written_at"] == arrived[0]["written_at"]}
     assert len(commit) < len({row["path"] for row in everything})
     assert {Path(path).name for path in found.inputFiles()} == {Path(path).name for path in commit}
+
+
+def test_whole_commits_are_not_looked_up_in_the_table(lakehouse, add) -> None:
+    for version in range(2):
+        add([*chain(f"one-{version}", mixed_pairs(), []), *chain(f"two-{version}", [])], version, files=2)
+    first = lakehouse.read("syntheses").where("chain_id IN ('one-0', 'two-0')").collect()
+    batch = lakehouse._session().createDataFrame(first, lakehouse.read("syntheses").schema)
+    found = chain_rows(batch, Job(lakehouse, "augment", AugmentConfig(), lakehouse._session))
+    assert sorted(
+        (row["chain_id"], row["round"], row["arrived"], len(row["responses"])) for row in found.collect()
+    ) == [
+        ("one-0", 0, None, len(mixed_pairs())),
+        ("one-0", 1, None, 0),
+        ("two-0", 0, None, 0),
+    ]
+    # Were a row of the commit missing, chains would have to be told apart.
+    batch = batch.where("chain_id != 'two-0'")
+    found = chain_rows(batch, Job(lakehouse, "augment", AugmentConfig(), lakehouse._session))
+    assert {(row["chain_id"], row["arrived"]) for row in found.collect()} == {("one-0", 1)}

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from udfs.hashing import identifier, seed, unit
+from udfs.hashing import begun, digest, framed, framed_before, identifier, seed, unit
 
 
 def test_values_never_change():
@@ -31,3 +31,10 @@ def test_unit_is_uniform():
         buckets[int(value * 20)] += 1
     chi_square = sum((count - 1_000) ** 2 / 1_000 for count in buckets)
     assert chi_square < 43.8  # 19 degrees of freedom, p = 0.001
+
+
+def test_a_digest_can_be_continued() -> None:
+    state = begun(framed("a", 1)).copy()
+    state.update(framed_before("b") + framed(b"c"))
+    assert state.digest() == digest("a", 1, "b", b"c")
+    assert framed("ab", "c") != framed("a", "bc") and framed_before(1) == framed(1) != framed_before(True)

@@ -10,9 +10,10 @@ Source of the strings: the instruction-synthesizer's published data and parsing 
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import StrEnum
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 from udfs.errors import DataError
 
@@ -53,6 +54,10 @@ class Parts(NamedTuple):
         return PairFormat.MULTIPLE_CHOICE_CHAIN_OF_THOUGHT
 
 
+# What `Parts(...)` does, without a call of Python's own in between.
+_parts: Callable[[tuple[Any, ...]], Parts] = partial(tuple.__new__, Parts)
+
+
 def compose_question(question: str, options: Sequence[str] | None = None, chain_of_thought: bool = False) -> str:
     """The instruction of a pair.
 
@@ -88,14 +93,14 @@ def decompose(instruction: str, response: str) -> Parts:
     options: tuple[str, ...] | None = None
     header = question.rfind(OPTIONS_HEADER)
     if header >= 0 and (match := _OPTIONS_AT_END.match(question, header)):
-        options = tuple([item.strip() for item in match["items"].split(OPTION_BULLET)[1:]])
+        options = tuple(map(str.strip, match["items"].split(OPTION_BULLET)[1:]))
         question = question[:header]
     if not cue:
-        return Parts(question, options, False, None, response)
+        return _parts((question, options, False, None, response))
     reasoning, _, final = response.rpartition(CONCLUSION)
     if not reasoning:
-        return Parts(question, options, True, None, response)
-    return Parts(question, options, True, reasoning, final)
+        return _parts((question, options, True, None, response))
+    return _parts((question, options, True, reasoning, final))
 
 
 def recognise(instruction: str, response: str) -> PairFormat:

@@ -6,7 +6,7 @@ template is adding an entry there. The bank's ``version`` is a fingerprint of ev
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import TypeVar
 
@@ -23,7 +23,7 @@ from udfs.templates.entries import (
     TurnEntry,
     read_files,
 )
-from udfs.templates.options import stock_phrases
+from udfs.templates.options import label, stock_phrases
 from udfs.templates.segments import CLOSING_BRACKETS, STOPS, WIDE_STOPS, Template, check_literal
 
 BANKS = Path(__file__).parent / "bank"
@@ -47,12 +47,11 @@ class Pattern:
     id: str
     ask: Template
     reply: Template
-    ask_prefix: str
-    middle: str  # between ask and reply: the joint and the reply's prefix
+    whole: Template  # ask and reply with their prefixes and the joint between
     separator: str  # between two pairs
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class OptionStyle:
     """How options are listed. ``joint`` may begin with a stop."""
 
@@ -61,6 +60,13 @@ class OptionStyle:
     item: Template
     answer: Template
     joint: str
+
+
+@lru_cache(maxsize=4096)
+def option_list(style: OptionStyle, number: int, joint: str) -> Template:
+    """A list of so many options, labelled."""
+    labels = [{"label": label(style.labels, i)} for i in range(number)]
+    return style.item.repeated(labels, joint)
 
 
 @dataclass(frozen=True)
@@ -220,12 +226,14 @@ def _pattern(ask: tuple[str, ...], reply: tuple[str, ...]) -> Callable[[str, Pat
             check_literal(name, prefix)
             if prefix and not (prefix[-1].isspace() or prefix[-1] in WIDE_STOPS or prefix[-1] in CLOSING_BRACKETS):
                 raise ConfigError(f"{name}: a prefix must end in white space or in a full-width mark: {prefix!r}.")
+        joint = _spaced(name, entry.joint)
         return Pattern(
             id=name,
             ask=Template(name, entry.ask, ask),
             reply=Template(name, entry.reply, reply),
-            ask_prefix=entry.ask_prefix,
-            middle=_spaced(name, entry.joint) + entry.reply_prefix,
+            whole=Template(
+                name, entry.ask_prefix + entry.ask + joint + entry.reply_prefix + entry.reply, (*ask, *reply)
+            ),
             separator=_spaced(name, entry.separator),
         )
 

@@ -5,34 +5,34 @@ the whole. Source of the modes: the published templating code; the wording is th
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from udfs.templates.bank import Bank, Speakers, TurnStyle
 from udfs.templates.draws import Draws
 from udfs.templates.pairs import Turn
 
 
-@dataclass(frozen=True)
-class Shot:
+class Shot(NamedTuple):
     """One document with its pairs, at least one."""
 
     context: str
     turns: list[Turn]
 
 
-@dataclass(frozen=True)
-class ClassicStyle:
-    """How often the classic mode does without a lead-in, and whether the pairs stand before the text."""
+class ClassicStyle(NamedTuple):
+    """How often the classic mode does without a lead-in, whether the pairs stand before the text, and what stands
+    between two pairs."""
 
     plain_reading: float
     plain_comprehension: float
     inverted: bool
+    separator: str
 
 
 def classic(shots: list[Shot], bank: Bank, draws: Draws, style: ClassicStyle) -> list[str]:
-    """Lead-in and text, lead-in and pairs. All pairs have one separator: the widest that a pattern in use asks for."""
-    separator = max((turn.pattern.separator for shot in shots for turn in shot.turns), key=len)
-    blocks = [separator.join([turn.text for turn in shot.turns]) for shot in shots]
+    """Lead-in and text, lead-in and pairs."""
+    separator = style.separator
+    blocks = [separator.join([pattern.whole.fill(values) for pattern, values in shot.turns]) for shot in shots]
     if style.inverted:
         pairs_first = draws.pick("inverted pairs", bank.inverted_pairs)
         text_after = draws.pick("inverted text", bank.inverted_text)
@@ -47,7 +47,7 @@ def classic(shots: list[Shot], bank: Bank, draws: Draws, style: ClassicStyle) ->
     if draws.unit("plain comprehension") >= style.plain_comprehension:
         lead = draws.pick("reading end", bank.reading_ends).text + draws.pick("comprehension", bank.comprehension).text
         heads = [head + lead for head in heads]
-    return [head + separator + block for head, block in zip(heads, blocks, strict=True)]
+    return [f"{head}{separator}{block}" for head, block in zip(heads, blocks, strict=True)]
 
 
 def dialogue(shots: list[Shot], bank: Bank, draws: Draws) -> list[str]:

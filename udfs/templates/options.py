@@ -12,12 +12,19 @@ _OF_PLACE = re.compile(
     r"|^((both|either|neither|only) )?\(?(?-i:[A-E])\)?(,| and| or| nor| &) ?\(?(?-i:[A-E])\)?( only)?$",
     re.IGNORECASE | re.MULTILINE,
 )
+# The first of two letters that stand for options.
+_LETTER = re.compile(r"[A-E]\)?(?:,| [AONaon&])")
 
 
 def speak_of_place(*options: str) -> bool:
     """Whether one of the options means others by their place or letter ("all of the above", "A and C"): such a list
     keeps its order, or the option would become untrue."""
-    return _OF_PLACE.search("\n".join(options)) is not None
+    text = "\n".join(options)
+    if text.isascii() and not _LETTER.search(text):  # the expression takes long, and nearly all lists end here
+        small = text.lower()
+        if not ("above" in small or "below" in small or "preceding" in small or "following" in small):
+            return False
+    return _OF_PLACE.search(text) is not None
 
 
 def stock_phrases(sections: Mapping[str, Mapping[str, str]]) -> tuple[dict[str, str], dict[str, dict[str, str]]]:

@@ -3,24 +3,35 @@
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from udfs.errors import DataError
 from udfs.synthesis.formats import PairFormat, Parts, decompose
-from udfs.templates.bank import Bank, OptionStyle, Pattern
+from udfs.templates.bank import Bank, OptionStyle, Pattern, option_list
 from udfs.templates.draws import Draws
 from udfs.templates.options import label, speak_of_place
 from udfs.templates.segments import STOPS, ends_in_stop, lead_in
 
+# By whether the answer is one of the options, and whether there is reasoning.
+_FORMATS = (
+    (PairFormat.FREE_FORM, PairFormat.CHAIN_OF_THOUGHT),
+    (PairFormat.MULTIPLE_CHOICE, PairFormat.MULTIPLE_CHOICE_CHAIN_OF_THOUGHT),
+)
+
 
 class Turn(NamedTuple):
-    """A pair as its pattern writes it."""
+    """A pair and the pattern that writes it."""
 
-    ask: str
-    reply: str
     pattern: Pattern
+    values: dict[str, str]
 
     @property
-    def text(self) -> str:
-        """Question and answer with their prefixes."""
-        return lead_in(self.pattern.ask_prefix, self.ask) + lead_in(self.pattern.middle, self.reply)
+    def ask(self) -> str:
+        """The question, with its options."""
+        return self.pattern.ask.fill(self.values)
+
+    @property
+    def reply(self) -> str:
+        """The answer, with its reasoning."""
+        return self.pattern.reply.fill(self.values)
 
 
 class PairWriter:
@@ -36,17 +47,25 @@ class PairWriter:
         self._list_style: tuple[OptionStyle, str] | None = None
 
     def write(self, document: str, pair: Mapping[str, str]) -> Turn:
-        """``pair`` ({instruction, response}) of the document that ``document`` names."""
-        instruction = pair["instruction"]
-        kind, parts = presentable(instruction, pair["response"])
-        question, options, _, reasoning, final = parts
+        """``pair`` ({instruction, response}) of the document that ``document`` names.
+
+        Raises:
+            DataError: the instruction or the response is empty.
+        """
+        instruction = pair["instruction"] or ""
+        try:
+            kind, parts = presentable(instruction, pair["response"] or "")
+        except DataError as error:
+            raise DataError(f"document {document}: {error}") from None
+        question, given, _, reasoning, final = parts
+        options: Sequence[str] | None = given
         values = {"question": question, "answer": final, "reasoning": reasoning or ""}
         if options is not None:
-            written, gold = self._reworded(options, final)
-            if not speak_of_place(*written):
-                order = self._draws.permutation(len(written), "option order", document, instruction)
-                written = [written[i] for i in order]
-            listed, answer = self._list(written, gold)
+            if not self._bank.stock.keys().isdisjoint(map(str.casefold, options)):
+                options, final = self._reworded(options, final)
+            if not speak_of_place(*options):
+                options = self._draws.shuffled(options, "option order", document, instruction)
+            listed, answer = self._list(options, final)
             if answer is None:
                 values["question"] = f"{question}\n{listed}"
             else:
@@ -54,41 +73,43 @@ class PairWriter:
         pattern = self._patterns.get(kind)
         if pattern is None:
             pattern = self._patterns[kind] = self._draws.pick(kind.value, self._bank.patterns[kind])
-        return Turn(pattern.ask.fill(values), pattern.reply.fill(values), pattern)
+        return Turn(pattern, values)
 
-    def _reworded(self, options: Sequence[str], gold: str) -> tuple[list[str], str]:
+    @property
+    def separator(self) -> str:
+        """What stands between two pairs: the widest that a pattern in use asks for."""
+        return max([pattern.separator for pattern in self._patterns.values()], key=len)
+
+    def _reworded(self, options: Sequence[str], gold: str) -> tuple[Sequence[str], str]:
         """The options and the right one, with "none of these" and the like in the words drawn for the text."""
         stock = self._bank.stock
-        if stock.keys().isdisjoint(map(str.casefold, options)):
-            return list(options), gold
         found = {option: section for option in options if (section := stock.get(option.casefold()))}
         if len(set(found.values())) < len(found):  # two options in the same words could not be told apart
-            return list(options), gold
+            return options, gold
         written = {}
         for option, section in found.items():
             phrase = self._draws.pick(section, getattr(self._bank, section)).text
             written[option] = phrase[:1].upper() + phrase[1:] if option[0].isupper() else phrase
         return [written.get(option, option) for option in options], written.get(gold, gold)
 
-    def _list(self, options: list[str], gold: str) -> tuple[str, str | None]:
+    def _list(self, options: Sequence[str], gold: str) -> tuple[str, str | None]:
         """The listed options, and the right one as the style answers with it; None where it is not among them."""
         if self._list_style is None:
             drawn = self._draws.pick("option style", self._styles)
             self._list_style = drawn, self._draws.pick("option head", self._bank.option_heads).text
         style, head = self._list_style
         joint = style.joint
-        if joint[0] in STOPS and any(option[0] in STOPS or ends_in_stop(option) for option in options):
+        if joint[0] in STOPS and any(option[:1] in STOPS or ends_in_stop(option) for option in options):
             joint = "\n"  # options with punctuation of their own could not be told apart in one line
-        items = [
-            style.item.fill({"label": label(style.labels, i), "option": option}) for i, option in enumerate(options)
-        ]
-        listed = joint.join(items)
+        listed = option_list(style, len(options), joint).fill_in_order(options)
         if head:
             gap = "\n" if "\n" in joint else " " if head.isascii() else ""
             listed = lead_in(head + gap, listed)
-        if gold not in options:
+        try:
+            place = options.index(gold)
+        except ValueError:
             return listed, None
-        return listed, style.answer.fill({"label": label(style.labels, options.index(gold)), "option": gold})
+        return listed, style.answer.fill({"label": label(style.labels, place), "option": gold})
 
 
 def presentable(instruction: str, response: str) -> tuple[PairFormat, Parts]:
@@ -96,10 +117,14 @@ def presentable(instruction: str, response: str) -> tuple[PairFormat, Parts]:
 
     Options that do not hold the answer are part of the question: the format is one without options. A pair of which a
     part would be empty is free-form, whole.
+
+    Raises:
+        DataError: the instruction or the response is empty.
     """
     parts = decompose(instruction, response)
-    if not parts.question.strip() or not parts.final.strip():
-        parts = Parts(instruction, None, False, None, response)
-    elif parts.options is not None and parts.final not in parts.options:
-        return parts._replace(options=None).format, parts
-    return parts.format, parts
+    question, options, _, reasoning, final = parts
+    if not question.strip() or not final.strip():
+        if not instruction.strip() or not response.strip():
+            raise DataError("a pair has an empty instruction or response.")
+        return PairFormat.FREE_FORM, Parts(instruction, None, False, None, response)
+    return _FORMATS[options is not None and final in options][reasoning is not None], parts

@@ -8,6 +8,7 @@ without pairs is a raw text of its own.
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
 from pydantic import Field, model_validator
@@ -64,7 +65,7 @@ class RenderSettings(Config):
     plain_comprehension: float = Field(default=0.5, ge=0, le=1)
 
 
-@dataclass(frozen=True)
+@dataclass
 class RenderedText:
     """One row of ``augmented_texts``: its fields are the table's columns."""
 
@@ -96,12 +97,12 @@ def render_chain(
     Raises:
         DataError: the rows are not one chain, or a text, an instruction or a response is empty.
     """
-    rows = sorted(chain_rows, key=lambda row: row["round"])
-    _check(rows)
-    shots = [row for row in rows if row["pairs"]]
+    rows = sorted(chain_rows, key=itemgetter("round"))
+    named = _named(rows)
+    shots = {name: row for name, row in named.items() if row["pairs"]}
     texts = [_render(shots, settings, bank, view)] if shots else []
-    if view == 0:
-        texts += [_raw(row, settings, bank) for row in rows if not row["pairs"]]
+    if view == 0 and len(shots) < len(rows):
+        texts += [_raw(name, row, settings, bank) for name, row in named.items() if name not in shots]
     return texts
 
 
@@ -124,20 +125,17 @@ def render_rows(
                 yield "augmented_texts", vars(text)
 
 
-def _render(rows: list[Mapping[str, Any]], settings: RenderSettings, bank: Bank, view: int) -> RenderedText:
+def _render(named: Mapping[str, Mapping[str, Any]], settings: RenderSettings, bank: Bank, view: int) -> RenderedText:
+    rows = list(named.values())
     chain_id = rows[0]["chain_id"]
     draws = Draws(chain_id, settings.seed, bank.version, view)
-    several = all(len(row["pairs"]) > 1 for row in rows)
+    several = min([len(row["pairs"]) for row in rows]) > 1
     mode = _weighted(draws.unit("mode"), settings.weights if several else settings.single_pair_weights)
     inverted = mode == "classic" and draws.unit("inversion") < settings.inversion
     writer = PairWriter(bank, draws, mode)
-    doc_ids = [_name(row) for row in rows]
-    shots = [
-        Shot(row["context"], [writer.write(name, pair) for pair in row["pairs"]])
-        for name, row in zip(doc_ids, rows, strict=True)
-    ]
+    shots = [Shot(row["context"], [writer.write(name, pair) for pair in row["pairs"]]) for name, row in named.items()]
     if mode == "classic":
-        style = ClassicStyle(settings.plain_reading, settings.plain_comprehension, inverted)
+        style = ClassicStyle(settings.plain_reading, settings.plain_comprehension, inverted, writer.separator)
         pieces = classic(shots, bank, draws, style)
     else:
         pieces = MODES[mode](shots, bank, draws)
@@ -145,22 +143,21 @@ def _render(rows: list[Mapping[str, Any]], settings: RenderSettings, bank: Bank,
     return RenderedText(
         text_id=identifier(chain_id, view, settings.seed, bank.version),
         chain_id=chain_id,
-        doc_ids=doc_ids,
+        doc_ids=list(named),
         source=rows[0]["source"],
         domain=rows[0]["domain"],
         mode=mode,
         inverted=inverted,
-        template_ids=draws.used,
+        template_ids=list(draws.used),
         template_version=bank.version,
         seed=settings.seed,
-        n_pairs=sum(len(shot.turns) for shot in shots),
+        n_pairs=sum([len(shot.turns) for shot in shots]),
         n_shots=len(shots),
         text=text,
     )
 
 
-def _raw(row: Mapping[str, Any], settings: RenderSettings, bank: Bank) -> RenderedText:
-    name = _name(row)
+def _raw(name: str, row: Mapping[str, Any], settings: RenderSettings, bank: Bank) -> RenderedText:
     return RenderedText(
         text_id=identifier(row["chain_id"], "raw", name, settings.seed, bank.version),
         chain_id=row["chain_id"],
@@ -178,23 +175,20 @@ def _raw(row: Mapping[str, Any], settings: RenderSettings, bank: Bank) -> Render
     )
 
 
-def _check(rows: list[Mapping[str, Any]]) -> None:
+def _named(rows: list[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    """The rows of a chain by the names of their documents, if they can be rendered."""
     chains = {row["chain_id"] for row in rows}
     if len(chains) != 1:
         raise DataError(f"rendering takes the rows of one chain, not of {len(chains)}: {sorted(map(str, chains))[:5]}.")
-    names = [_name(row) for row in rows]
-    if len(set(names)) < len(names):
-        raise DataError(f"chain {rows[0]['chain_id']} has a document twice: {', '.join(names)}.")
-    for row, name in zip(rows, names, strict=True):
+    named: dict[str, Mapping[str, Any]] = {}
+    for row in rows:
+        name = f"{row['doc_id']}:{row['chunk']}"
+        if name in named:
+            raise DataError(f"chain {row['chain_id']} has a document twice: {name}.")
         if not row["context"]:
             raise DataError(f"document {name} of chain {row['chain_id']} has no text.")
-        for pair in row["pairs"] or ():
-            if not (pair["instruction"] or "").strip() or not (pair["response"] or "").strip():
-                raise DataError(f"document {name} of chain {row['chain_id']} has an empty instruction or response.")
-
-
-def _name(row: Mapping[str, Any]) -> str:
-    return f"{row['doc_id']}:{row['chunk']}"
+        named[name] = row
+    return named
 
 
 def _weighted(point: float, weights: _Weights) -> str:

@@ -7,7 +7,7 @@ only where the value does not begin with punctuation. So no seam has a doubled m
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from operator import itemgetter
 from typing import Any
 
@@ -23,6 +23,8 @@ _DOUBLED = re.compile(f"[{re.escape(''.join(sorted(STOPS)))}]{{2}}")
 _CLOSING_QUOTES = "\"'”’»」』\n\t "
 CLOSING_BRACKETS = "）】」》"
 _IDEOGRAPH = re.compile(r"[\u3400-\u9fff]")
+
+_Part = tuple[str, str, str, str]  # literal, stop before the slot, slot, stop behind it
 
 
 def ends_in_stop(text: str) -> bool:
@@ -53,7 +55,7 @@ class Template:
             punctuation is doubled.
     """
 
-    __slots__ = ("_format", "_parts", "_tail", "_values", "id")
+    __slots__ = ("_format", "_parts", "_stops", "_tail", "_values", "id")
 
     def __init__(self, name: str, source: str, required: Iterable[str], optional: Iterable[str] = ()) -> None:
         self.id = name
@@ -68,7 +70,7 @@ class Template:
                 allowed = ", ".join(f"{{{entry}}}" for entry in (*required, *optional)) or "none"
                 raise ConfigError(f"{name}: {{{slot}}} is no slot of this template; allowed: {allowed}: {source!r}.")
         check_literal(name, "\0".join(pieces[0::2]))
-        parts: list[tuple[str, str, str, str]] = []  # literal, stop before the slot, slot, stop behind it
+        parts: list[_Part] = []
         literal = pieces[0]
         for place, (slot, following) in enumerate(zip(slots, pieces[2::2], strict=True), 1):
             before = stop = ""
@@ -86,30 +88,54 @@ class Template:
                     )
             parts.append((literal, before, slot, stop))
             literal = following
+        self._compile(parts, literal)
+
+    def _compile(self, parts: list[_Part], tail: str) -> None:
         self._parts = tuple(parts)
-        self._tail = literal
+        self._tail = tail
+        literals = [literal.replace("%", "%%") for literal in [*[part[0] for part in parts], tail]]
+        self._format = "%s".join(literals)
         # Most templates have no stop at a slot, and one formatting operation fills them.
-        simple = bool(parts) and not any(before or stop for _, before, _, stop in parts)
-        literals = [part[0].replace("%", "%%") for part in parts]
-        self._format = "".join(f"{entry}%s" for entry in literals) + literal.replace("%", "%%") if simple else ""
-        self._values: Any = itemgetter(*slots) if slots else None
+        self._stops = [(i, before, stop) for i, (_, before, _, stop) in enumerate(parts) if before or stop]
+        self._values: Any = itemgetter(*[part[2] for part in parts]) if parts else lambda values: ()
+
+    def repeated(self, rows: Iterable[Mapping[str, str]], joint: str) -> "Template":
+        """The template once for each of ``rows``, with ``joint`` between, as one template: a row fills own slots for
+        good, the slots that are left are filled in order."""
+        made = object.__new__(Template)
+        made.id = self.id
+        parts: list[_Part] = []
+        literal = ""
+        for row in rows:
+            for text, before, slot, stop in self._parts:
+                literal += text
+                if slot in row:
+                    literal += row[slot]
+                else:
+                    parts.append((literal, before, slot, stop))
+                    literal = ""
+            literal += self._tail + joint
+        made._compile(parts, literal.removesuffix(joint))
+        return made
 
     def fill(self, values: Mapping[str, str]) -> str:
         """The template with ``values`` in its slots; values without a slot are ignored."""
-        if self._format:
+        if not self._stops:
             filled: str = self._format % self._values(values)
             return filled
-        out = []
-        for literal, before, slot, stop in self._parts:
-            value = values[slot]
-            out.append(literal)
-            if before and value[:1] not in STOPS:
-                out.append(before)
-            out.append(value)
-            if stop and not ends_in_stop(value):
-                out.append(stop)
-        out.append(self._tail)
-        return "".join(out)
+        return self.fill_in_order([values[slot] for _, _, slot, _ in self._parts])
+
+    def fill_in_order(self, values: Sequence[str]) -> str:
+        """The template with one of ``values`` in each of its slots."""
+        if self._stops:
+            values = list(values)
+            for i, before, stop in self._stops:
+                value = values[i]
+                if stop and not ends_in_stop(value):
+                    values[i] = value + stop
+                if before and value[:1] not in STOPS:
+                    values[i] = before + values[i]
+        return self._format % tuple(values)
 
 
 def check_literal(name: str, text: str) -> str:

@@ -5,7 +5,7 @@ import pytest
 
 from tests.udfs.templates.chains import pair
 from udfs.synthesis.formats import PairFormat, decompose
-from udfs.templates.bank import load_bank
+from udfs.templates.bank import OptionStyle, load_bank
 from udfs.templates.draws import Draws
 from udfs.templates.options import label
 from udfs.templates.pairs import PairWriter, presentable
@@ -150,3 +150,11 @@ def test_a_pair_with_an_empty_part_stays_whole() -> None:
         kind, parts = presentable(**given)
         assert kind is PairFormat.FREE_FORM
         assert (parts.question, parts.final) == (given["instruction"], given["response"])
+
+
+@pytest.mark.parametrize("style", load_bank().option_styles, ids=lambda style: style.id)
+def test_an_option_of_white_space_is_listed_like_the_others(style: OptionStyle) -> None:
+    given = {"instruction": "Which?\nOptions:\n- one\n-  \n- two", "response": "two"}
+    bank = replace(load_bank(), option_styles=(style,))
+    turn = PairWriter(bank, Draws("chain"), "classic").write("doc", given)
+    assert "one" in turn.ask and "two" in turn.ask
