@@ -33,6 +33,9 @@ COLUMNS = (
 )
 
 
+WARM_UPS = 3
+
+
 @dataclass(frozen=True)
 class Place:
     """Where the job runs: Spark's master, tasks with an engine each, threads of an engine."""
@@ -55,7 +58,8 @@ class Done:
 
 
 def convert(documents: Sequence[Document], config: VllmConfig, rounds: int, root: Path, place: Place) -> Done:
-    """Run the job on ``documents``, after a small micro-batch that starts the workers and their engines."""
+    """Run the job on ``documents``, after small micro-batches: the first starts the workers and their engines, and each
+    has the JVM load and compile what a micro-batch needs."""
     target = load_target("local")
     settings = {**target.settings, "spark.executorEnv.OMP_NUM_THREADS": str(place.threads)}
     if place.master.startswith("local-cluster"):
@@ -74,10 +78,12 @@ def convert(documents: Sequence[Document], config: VllmConfig, rounds: int, root
         ]
         lakehouse.append(job.with_provenance(spark.createDataFrame(rows, COLUMNS)), "documents", "benchmark", number)
 
-    first = 8 * rounds  # however many partitions there are: what is measured must be the same documents
-    fill(slice(0, first), 0)
-    run_stage(STAGE, job)
-    fill(slice(first, None), 1)
+    small = 8 * rounds  # however many partitions there are: what is measured must be the same documents
+    for number in range(WARM_UPS):
+        fill(slice(number * small, (number + 1) * small), number)
+        run_stage(STAGE, job)
+    first = WARM_UPS * small
+    fill(slice(first, None), WARM_UPS)
     shares: list[dict[str, float]] = []
     memory = _WorkerMemory(job.journal)
     started, clock = time.time(), time.perf_counter()
