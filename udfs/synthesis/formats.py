@@ -34,6 +34,13 @@ class PairFormat(StrEnum):
     MULTIPLE_CHOICE_CHAIN_OF_THOUGHT = "multiple_choice_chain_of_thought"
 
 
+# By whether the answer is chosen among options, and whether there is reasoning.
+FORMATS = (
+    (PairFormat.FREE_FORM, PairFormat.CHAIN_OF_THOUGHT),
+    (PairFormat.MULTIPLE_CHOICE, PairFormat.MULTIPLE_CHOICE_CHAIN_OF_THOUGHT),
+)
+
+
 class Parts(NamedTuple):
     """A pair taken apart. ``cue`` says that the instruction asks for reasoning; ``reasoning`` is None where the
     response gives none, and then ``final`` is the whole response."""
@@ -47,11 +54,7 @@ class Parts(NamedTuple):
     @property
     def format(self) -> PairFormat:
         """Chain of thought only where reasoning is both asked for and given."""
-        if self.reasoning is None:
-            return PairFormat.FREE_FORM if self.options is None else PairFormat.MULTIPLE_CHOICE
-        if self.options is None:
-            return PairFormat.CHAIN_OF_THOUGHT
-        return PairFormat.MULTIPLE_CHOICE_CHAIN_OF_THOUGHT
+        return FORMATS[self.options is not None][self.reasoning is not None]
 
 
 # What `Parts(...)` does, without a call of Python's own in between.

@@ -4,17 +4,11 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from udfs.errors import DataError
-from udfs.synthesis.formats import PairFormat, Parts, decompose
+from udfs.synthesis.formats import FORMATS, PairFormat, Parts, decompose
 from udfs.templates.bank import Bank, OptionStyle, Pattern, option_list
 from udfs.templates.draws import Draws
 from udfs.templates.options import label, speak_of_place
 from udfs.templates.segments import STOPS, ends_in_stop, lead_in
-
-# By whether the answer is one of the options, and whether there is reasoning.
-_FORMATS = (
-    (PairFormat.FREE_FORM, PairFormat.CHAIN_OF_THOUGHT),
-    (PairFormat.MULTIPLE_CHOICE, PairFormat.MULTIPLE_CHOICE_CHAIN_OF_THOUGHT),
-)
 
 
 class Turn(NamedTuple):
@@ -127,4 +121,4 @@ def presentable(instruction: str, response: str) -> tuple[PairFormat, Parts]:
         if not instruction.strip() or not response.strip():
             raise DataError("a pair has an empty instruction or response.")
         return PairFormat.FREE_FORM, Parts(instruction, None, False, None, response)
-    return _FORMATS[options is not None and final in options][reasoning is not None], parts
+    return FORMATS[options is not None and final in options][reasoning is not None], parts
