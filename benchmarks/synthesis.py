@@ -245,7 +245,7 @@ def main() -> None:
     parser.add_argument("--documents", type=int, default=2000, help="for Spark and the bare engine")
     parser.add_argument("--rounds-documents", type=int, default=480, help="for chains against the barrier")
     parser.add_argument("--memory-documents", type=int, default=10_000)
-    parser.add_argument("--sharing-documents", type=int, default=60)
+    parser.add_argument("--sharing-documents", type=int, default=228)
     parser.add_argument("--rounds", type=int, default=3, help="documents of a chain, M")
     parser.add_argument("--kv-tokens", type=int, default=64_000, help="tokens that the KV cache holds")
     parser.add_argument("--turns", type=int, default=1, help="of chains and barrier, in alternating order")
