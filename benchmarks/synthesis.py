@@ -41,7 +41,7 @@ os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 from benchmarks.scripted_model import ModelSize, corpus, write_model  # noqa: E402
-from benchmarks.synthesis_on_spark import Done, Place, convert  # noqa: E402
+from benchmarks.synthesis_on_spark import WARM_UP_CHAINS, WARM_UPS, Done, Place, convert  # noqa: E402
 from udfs.synthesis.checks import CheckSettings  # noqa: E402
 from udfs.synthesis.engines.vllm import VllmConfig, VllmEngine  # noqa: E402
 from udfs.synthesis.journal import NoJournal  # noqa: E402
@@ -254,6 +254,9 @@ def main() -> None:
     parser.add_argument("--max-num-seqs", type=int, default=64)
     parser.add_argument("--orders", action="store_true", help="compare orders of chains and documents, nothing else")
     arguments = parser.parse_args()
+    least = WARM_UPS * WARM_UP_CHAINS * arguments.rounds
+    if min(arguments.documents, arguments.memory_documents, arguments.sharing_documents) <= least:
+        parser.error(f"--documents, --memory-documents and --sharing-documents must be above {least}: so many warm up")
 
     documents = corpus(arguments.documents, *arguments.words)
     few = documents[: arguments.rounds_documents]

@@ -33,7 +33,8 @@ COLUMNS = (
 )
 
 
-WARM_UPS = 3
+# Small micro-batches before what is measured, and chains of each.
+WARM_UPS, WARM_UP_CHAINS = 3, 8
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ def convert(documents: Sequence[Document], config: VllmConfig, rounds: int, root
         ]
         lakehouse.append(job.with_provenance(spark.createDataFrame(rows, COLUMNS)), "documents", "benchmark", number)
 
-    small = 8 * rounds  # however many partitions there are: what is measured must be the same documents
+    small = WARM_UP_CHAINS * rounds  # however many partitions there are: what is measured must be the same documents
     for number in range(WARM_UPS):
         fill(slice(number * small, (number + 1) * small), number)
         run_stage(STAGE, job)
