@@ -39,9 +39,7 @@ class Draws:
 
     def pick(self, purpose: str, entries: Sequence[NamedT]) -> NamedT:
         """One of ``entries``, all equally likely; its id is recorded."""
-        state = self._begun.copy()  # as `_digest`; most of the time of a rendering is spent here
-        state.update(framed_before(purpose))
-        entry = entries[int(int.from_bytes(state.digest()[:7]) * 2.0**-56 * len(entries))]
+        entry = entries[int(self.unit(purpose) * len(entries))]
         self.used[entry.id] = None
         return entry
 
