@@ -293,6 +293,9 @@ def _read_parquet(uri: str, text_field: str) -> _Numbered:
                         yield number, {key: _decoded(value, key == text_field) for key, value in record.items()}
                     except UnicodeDecodeError as error:
                         yield number, _Bad("invalid_encoding", str(error))
+                    except (ValueError, ArithmeticError, LookupError) as error:
+                        # A date or a duration that Python has no form for, a time zone that nobody knows.
+                        yield number, _Bad("invalid_record", f"{type(error).__name__}: {error}")
         except pa.ArrowException as error:
             raise Damaged(str(error)) from error
 

@@ -16,6 +16,7 @@ Found = dict[str, Any] | tuple[str, str]
 _HTML = ("text/html", "application/xhtml+xml")
 _PLAIN = "text/plain"
 _CHARSET = re.compile(r"charset=[\"']?([A-Za-z0-9_.:-]+)", re.IGNORECASE)
+_COMPRESSED = re.compile("gzip|deflate|br|zstd|compress")
 
 
 class _AsItComes:
@@ -35,6 +36,24 @@ class _AsItComes:
         return found
 
 
+class _Brotli:
+    """What warcio asks of a decompressor: its own for brotli sets an attribute that the library lets nobody set."""
+
+    unused_data = b""
+
+    def __init__(self) -> None:
+        import brotli  # comes with Resiliparse
+
+        self._decompressor = brotli.Decompressor()
+
+    def decompress(self, data: bytes) -> bytes:
+        found: bytes = self._decompressor.process(data)
+        return found
+
+    def flush(self) -> bytes:
+        return b""
+
+
 def documents(stream: IO[bytes], text_field: str, max_bytes: int) -> Iterator[Found]:
     """The documents of a decompressed WARC file, in order: fields, or ``(reason, detail)`` of a reject.
 
@@ -44,8 +63,10 @@ def documents(stream: IO[bytes], text_field: str, max_bytes: int) -> Iterator[Fo
         Damaged: the file is no WARC file from some record on.
     """
     from warcio.archiveiterator import ArchiveIterator
+    from warcio.bufferedreaders import BufferedReader
     from warcio.exceptions import ArchiveLoadFailed
 
+    BufferedReader.DECOMPRESSORS["br"] = _Brotli
     source = _AsItComes(stream)
     try:
         for record in ArchiveIterator(source):
@@ -63,6 +84,8 @@ def documents(stream: IO[bytes], text_field: str, max_bytes: int) -> Iterator[Fo
 
 
 def _document(record: Any, text_field: str) -> Found:
+    from warcio.bufferedreaders import BufferedReader
+
     charset = ""
     headers = record.rec_headers
     if record.rec_type == "conversion":
@@ -75,6 +98,9 @@ def _document(record: Any, text_field: str) -> Found:
         content_type = record.http_headers.get_header("Content-Type") or ""
         found = _CHARSET.search(content_type)
         charset = found.group(1) if found else ""
+        encoding = (record.http_headers.get_header("Content-Encoding") or "").lower()
+        if _COMPRESSED.search(encoding) and encoding not in BufferedReader.get_supported_decompressors():
+            return "invalid_encoding", f"content encoding {encoding!r}"
     kind = content_type.split(";")[0].strip().lower()
     body: bytes = record.content_stream().read()
     if record.raw_stream.limit > 0:
@@ -83,10 +109,10 @@ def _document(record: Any, text_field: str) -> Found:
         if kind in _HTML:
             text = _of_html(body, charset)
         elif kind == _PLAIN:
-            text = body.decode(charset or "utf-8")
+            text = _encodable(body.decode(charset or "utf-8"))
         else:
             return "missing_text", f"content type {kind or 'unknown'}"
-    except (UnicodeDecodeError, LookupError) as error:  # LookupError: a character set nobody knows
+    except (UnicodeError, LookupError) as error:  # LookupError: a character set nobody knows
         return "invalid_encoding", str(error)
     fields = {
         text_field: text,
@@ -102,6 +128,12 @@ def _of_html(body: bytes, charset: str) -> str:
     from resiliparse.extract.html2text import extract_plain_text
     from resiliparse.parse.encoding import bytes_to_str, detect_encoding
 
-    html = bytes_to_str(body, charset or detect_encoding(body) or "utf-8")
+    html = _encodable(bytes_to_str(body, charset or detect_encoding(body) or "utf-8"))
     text: str = extract_plain_text(html, preserve_formatting=True, main_content=True)
+    return text
+
+
+def _encodable(text: str) -> str:
+    """The text itself; some character sets (UTF-7) can spell half a surrogate pair, which no table can hold."""
+    text.encode()
     return text

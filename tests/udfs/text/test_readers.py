@@ -261,6 +261,22 @@ def test_parquet_with_bytes_that_are_not_text(tmp_path):
     assert _read(tmp_path / "b.parquet") == ({"2": {"text": "good"}}, {"1": "invalid_encoding"})
 
 
+@pytest.mark.parametrize(
+    "values",
+    [
+        pa.array([0, -(10**17)], pa.timestamp("us")),
+        pa.array([0, 2**31 - 1], pa.date32()),
+        pa.array([0, 2**62], pa.duration("s")),
+        pa.array([None, 0], pa.timestamp("us", tz="Nowhere/Land")),
+    ],
+    ids=lambda values: str(values.type),
+)
+def test_parquet_with_a_time_that_python_cannot_hold(tmp_path, values):
+    pq.write_table(pa.table({"text": ["good", "bad"], "at": values}), tmp_path / "a.parquet")
+    good, bad = _read(tmp_path / "a.parquet")
+    assert (list(good), bad) == (["1"], {"2": "invalid_record"})
+
+
 def test_truncated_parquet_is_unreadable(tmp_path):
     path = _write(tmp_path, "a.parquet", _parquet(RECORDS)[:-20])
     assert _read(path) == ({}, {"1": "unreadable_file"})

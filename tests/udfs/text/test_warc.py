@@ -4,6 +4,7 @@ import gzip
 import io
 from pathlib import Path
 
+import brotli
 import pytest
 
 from udfs.text import readers
@@ -74,6 +75,29 @@ def test_texts_of_pages_and_of_extracted_text(tmp_path: Path, name: str) -> None
         "content_type": "text/plain",
         "languages": "eng,zho",
     }
+
+
+def encoded_as(encoding: str, body: bytes) -> bytes:
+    return record("response", http(f"text/html\r\nContent-Encoding: {encoding}", body), HTTP)
+
+
+def test_pages_are_decompressed_and_one_that_cannot_be_costs_itself_alone(tmp_path: Path) -> None:
+    path = tmp_path / "a.warc"
+    page = PAGE.encode()
+    known = [encoded_as("br", brotli.compress(page)), encoded_as("gzip", gzip.compress(page)), encoded_as("br", page)]
+    path.write_bytes(b"".join([*known, encoded_as("zstd", b"x"), encoded_as("gzip, br", b"x"), RECORDS[2]]))
+    good, bad = read(path)
+    assert bad == {"4": "invalid_encoding", "5": "invalid_encoding"}
+    assert set(good) == {"1", "2", "3", "6"}
+    assert all("150 years old" in fields["text"] for fields in good.values())
+
+
+@pytest.mark.parametrize("content_type", ["text/html", "text/plain"])
+def test_half_of_a_surrogate_pair_costs_its_record(tmp_path: Path, content_type: str) -> None:
+    path = tmp_path / "a.warc"
+    path.write_bytes(record("response", http(f"{content_type}; charset=utf-7", b"+2AA- Elm"), HTTP) + RECORDS[6])
+    good, bad = read(path)
+    assert bad == {"1": "invalid_encoding"} and set(good) == {"2"}
 
 
 def test_a_file_that_ends_early_costs_its_rest(tmp_path: Path) -> None:
