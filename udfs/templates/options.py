@@ -8,8 +8,9 @@ from udfs.errors import ConfigError
 
 _ROMAN = ((100, "c"), (90, "xc"), (50, "l"), (40, "xl"), (10, "x"), (9, "ix"), (5, "v"), (4, "iv"), (1, "i"))
 _OF_PLACE = re.compile(
-    r"\b(of|all|both) ([a-z]+ ){0,2}(above|below|preceding|following)\b|以上(?=[都皆均全各选两])|上述"
-    r"|^((both|either|neither|only) )?\(?(?-i:[A-E])\)?(,| and| or| nor| &) ?\(?(?-i:[A-E])\)?( only)?$",
+    r"\b(of|all|both) ([a-z]+ ){0,2}(above|below|preceding|following)\b|以上(?=[都皆均全各选两三四说])|上述"
+    r"|^((both|either|neither|only|options?|answers?) ){0,2}\(?(?-i:[A-E])\)?((,? and|,? or| nor| &|,|、|和|与|及) ?\(?"
+    r"(?-i:[A-E])\)?)+( only|( both| all)?( is| are)( both| all)? (correct|right|true)|[都均皆](对|是|正确))?\.?$",
     re.IGNORECASE | re.MULTILINE,
 )
 # The first of two letters that stand for options.

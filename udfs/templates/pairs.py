@@ -95,6 +95,8 @@ class PairWriter:
         joint = style.joint
         if joint[0] in STOPS and any(option[:1] in STOPS or ends_in_stop(option) for option in options):
             joint = "\n"  # options with punctuation of their own could not be told apart in one line
+        elif style.labels == "none" and any(joint in option for option in options):
+            joint = "\n"  # nor could those that hold what stands between them
         listed = option_list(style, len(options), joint).fill_in_order(options)
         if head:
             gap = "\n" if "\n" in joint else " " if head.isascii() else ""
