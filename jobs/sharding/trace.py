@@ -36,7 +36,7 @@ def trace(piece: Piece, manifest: Manifest, tokenizer: "Tokenizer", lakehouse: "
     Raises:
         DataError: the table has no such text at the version that the set was made from.
     """
-    text_id = example_at(piece, tokenizer.bos_id) if manifest.has_roles else piece.doc_id
+    text_id = example_at(piece, tokenizer) if manifest.has_roles else piece.doc_id
     row = _row(manifest, text_id, lakehouse)
     token = tokenizer.decode([int(piece.ids[piece.place])])
     facts = {

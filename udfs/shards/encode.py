@@ -19,7 +19,7 @@ import numpy as np
 from udfs.errors import DataError
 from udfs.hashing import unit
 from udfs.rejects import reject
-from udfs.shards.format import ROLES, ShardSpec
+from udfs.shards.format import JOINED, ROLES, ShardSpec
 from udfs.shards.pack import Text
 from udfs.synthesis.pairs import make_pair
 from udfs.synthesis.prompts import ExampleFormat
@@ -93,7 +93,7 @@ class _Sequence:
         roles = [text.roles for text in self.examples if text.roles is not None]
         return Text(
             np.concatenate([text.ids for text in self.examples]),
-            "+".join(text.doc_id for text in self.examples),
+            JOINED.join(text.doc_id for text in self.examples),
             np.concatenate(roles),
         )
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from udfs.errors import ConfigError
-from udfs.shards.format import ROLES, ShardReader
+from udfs.shards.format import JOINED, ROLES, ShardReader
 from udfs.shards.manifest import read_manifest
 from udfs.shards.store import store_at
 
@@ -99,17 +99,20 @@ def _parse(address: str) -> tuple[str, int, int]:
     return path, int(numbers[0]), int(numbers[1]) if len(numbers) == 2 else 0
 
 
-def example_at(piece: Piece, bos_token_id: int) -> str:
+def example_at(piece: Piece, tokenizer: "Tokenizer") -> str:
     """The id of the example that holds the token; a sequence of several begins each with BOS."""
-    begun = int(np.count_nonzero(piece.ids[: piece.place + 1] == bos_token_id))
-    return piece.doc_id.split("+")[begun - 1]
+    begun = int(np.count_nonzero(piece.ids[: piece.place + 1] == tokenizer.bos_id)) - 1
+    names = piece.doc_id.split(JOINED)
+    # Where one token is both, every example has it at both ends.
+    return names[min(begun // 2 if tokenizer.bos_id == tokenizer.eos_id else begun, len(names) - 1)]
 
 
 def character_at(piece: Piece, text: str, tokenizer: "Tokenizer") -> int | None:
     """Where in ``text`` the token is; None where the text is not the one that the piece was made from."""
     ids, offsets = tokenizer.offsets(text)
     whole = np.array(ids, piece.ids.dtype)
-    begins, ends = int(piece.ids[0] == tokenizer.bos_id), int(piece.ids[-1] == tokenizer.eos_id)
+    ends = int(piece.ids[-1] == tokenizer.eos_id)
+    begins = int(piece.ids[0] == tokenizer.bos_id and len(piece.ids) > ends)
     inner = piece.ids[begins : len(piece.ids) - ends]
     last = len(whole) - len(inner)
     # A few tokens may stand at many places of a text, but it has one beginning and one end.

@@ -53,6 +53,12 @@ def encoded(name: str, text: str, tokenizer: Tokenizer, spec: ShardSpec) -> Text
     return Text(np.array([tokenizer.bos_id, *tokenizer.encode(text), tokenizer.eos_id], spec.dtype), name)
 
 
+@pytest.fixture(params=["</s>", "<s>"])
+def tokenizer(request: pytest.FixtureRequest, tokenizer: Tokenizer) -> Tokenizer:
+    """The tokenizer, and one that begins and ends texts with the same token, as GPT-2's and GPT-NeoX's do."""
+    return Tokenizer(tokenizer._backend, "<s>", request.param, None)
+
+
 def test_every_token_leads_to_its_text_and_its_character(tmp_path: Path, tokenizer: Tokenizer, spec: ShardSpec) -> None:
     texts = {
         "long": "Elm Bay was founded in 1874 by fishermen. It has 3,212 inhabitants today, long after the fire.",
@@ -90,7 +96,7 @@ def test_examples_of_a_sequence_and_their_roles(tmp_path: Path, tokenizer: Token
     first = len(parts[0])
     for token in range(len(ids)):
         piece = locate(tmp_path, f"{path}:0:{token}")
-        assert example_at(piece, tokenizer.bos_id) == ("a" if token < first else "b")
+        assert example_at(piece, tokenizer) == ("a" if token < first else "b")
     segments = segments_of_roles(piece, tokenizer)
     assert [role for role, _ in segments] == ["context", "response"]
     assert "".join(text for _, text in segments) == tokenizer.decode(ids.tolist())
