@@ -231,7 +231,7 @@ def test_the_command_shows_where_a_token_came_from(
         declared = [column.name for column in TABLES[table].columns]
         fill(lakehouse, spark, table, [dict.fromkeys(declared) | entry for entry in rows])
     run_verb("augment", {})
-    settings = {"table": "augmented_texts", "sequence_length": 256}
+    settings = {"table": "augmented_texts", "sequence_length": 512, "partitions": 1}
     run_verb("shard", settings, step="shard-augmented")
     folder = lakehouse.path("shards", "augmented")
     (entry,) = read_manifest(folder).shards
