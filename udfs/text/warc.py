@@ -17,6 +17,7 @@ _HTML = ("text/html", "application/xhtml+xml")
 _PLAIN = "text/plain"
 _CHARSET = re.compile(r"charset=[\"']?([A-Za-z0-9_.:-]+)", re.IGNORECASE)
 _COMPRESSED = re.compile("gzip|deflate|br|zstd|compress")
+_BLOCK = 1 << 16
 
 
 class _AsItComes:
@@ -76,14 +77,14 @@ def documents(stream: IO[bytes], text_field: str, max_bytes: int) -> Iterator[Fo
             if size > max_bytes:
                 yield "too_long", f"the record is longer than {max_bytes} bytes"
             else:
-                yield _document(record, text_field)
+                yield _document(record, text_field, max_bytes)
     except (ArchiveLoadFailed, ValueError) as error:  # ValueError: a length that is no number
         raise Damaged(str(error)) from error
     if source.fault is not None:
         raise source.fault
 
 
-def _document(record: Any, text_field: str) -> Found:
+def _document(record: Any, text_field: str, max_bytes: int) -> Found:
     from warcio.bufferedreaders import BufferedReader
 
     charset = ""
@@ -102,9 +103,12 @@ def _document(record: Any, text_field: str) -> Found:
         if _COMPRESSED.search(encoding) and encoding not in BufferedReader.get_supported_decompressors():
             return "invalid_encoding", f"content encoding {encoding!r}"
     kind = content_type.split(";")[0].strip().lower()
-    body: bytes = record.content_stream().read()
-    if record.raw_stream.limit > 0:
-        raise Damaged("the file ends inside a record")
+    body: bytes = record.content_stream().read(max_bytes + 1)
+    if len(body) > max_bytes:
+        return "too_long", f"the page is longer than {max_bytes} bytes when it is decompressed"
+    while record.raw_stream.limit > 0:  # what stands behind the end that the body itself has
+        if not record.raw_stream.read(_BLOCK):
+            raise Damaged("the file ends inside a record")
     try:
         if kind in _HTML:
             text = _of_html(body, charset)

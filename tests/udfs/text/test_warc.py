@@ -121,6 +121,28 @@ def test_a_record_of_any_size_is_bounded(tmp_path: Path, monkeypatch: pytest.Mon
     assert bad == {"1": "too_long"} and set(good) == {"2"}
 
 
+def test_a_compressed_page_of_any_size_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(readers, "MAX_RECORD_BYTES", 10_000)
+    path = tmp_path / "a.warc"
+    path.write_bytes(encoded_as("gzip", gzip.compress(b"x " * 10_000)) + RECORDS[7])
+    good, bad = read(path)
+    assert bad == {"1": "too_long"} and set(good) == {"2"}
+
+
+def test_bytes_behind_the_end_of_a_body_cost_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "a.warc"
+    page = PAGE.encode()
+    chunked = f"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nTransfer-Encoding: chunked\r\n\r\n{len(page):x}\r\n"
+    behind = [
+        encoded_as("gzip", gzip.compress(page) + b"x" * 100_000),
+        record("response", chunked.encode() + page + b"\r\n0\r\n\r\nmore", HTTP),
+    ]
+    path.write_bytes(b"".join([*behind, RECORDS[7]]))
+    good, bad = read(path)
+    assert bad == {} and set(good) == {"1", "2", "3"}
+    assert all("150 years old" in good[number]["text"] for number in "12")
+
+
 def test_what_is_no_archive_gives_nothing(tmp_path: Path) -> None:
     path = tmp_path / "a.warc"
     path.write_bytes(io.BytesIO(b"no archive at all\r\n" * 50).getvalue())
