@@ -243,7 +243,8 @@ def _read_csv(uri: str, text_field: str) -> _Numbered:
             if not row:
                 continue
             if header is None:
-                header = row
+                # A name that is not UTF-8 is written as what it is, so that it costs no record.
+                header = [name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace") for name in row]
                 continue
             number += 1
             line = delimiter.join(row)

@@ -238,6 +238,11 @@ def test_json_array_is_read_whatever_the_block_size(records, indent, block):
     assert found == records
 
 
+def test_a_csv_header_that_is_not_utf8_costs_nothing(tmp_path):
+    path = _write(tmp_path, "a.csv", b"text,caf\xe9\nfirst,1\n")
+    assert _read(path) == ({"1": {"text": "first", "caf\\xe9": "1"}}, {})
+
+
 def test_bad_csv_rows_cost_themselves(tmp_path):
     content = b'\xef\xbb\xbftext,n\nok,1\ntoo,many,fields\n\ncaf\xe9,2\n"a"b,3\n' + b"\xe4\xb8\x96,4\n\x00null,5\n"
     good, bad = _read(_write(tmp_path, "a.csv", content))
