@@ -243,8 +243,7 @@ def _read_csv(uri: str, text_field: str) -> _Numbered:
             if not row:
                 continue
             if header is None:
-                # A name that is not UTF-8 is written as what it is, so that it costs no record.
-                header = [name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace") for name in row]
+                header = _names(row)
                 continue
             number += 1
             line = delimiter.join(row)
@@ -256,6 +255,20 @@ def _read_csv(uri: str, text_field: str) -> _Numbered:
                 yield number, _Bad("invalid_record", detail, line)
             else:
                 yield number, dict(zip(header, row, strict=True))
+
+
+def _names(row: list[str]) -> list[str]:
+    """The columns of a header, so that it costs no record and no field: a name that is not UTF-8 is written as what it
+    is, a name that occurs again gets its number (``a``, ``a.2``)."""
+    names: list[str] = []
+    for name in row:
+        known = name = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+        number = 1
+        while name in names:
+            number += 1
+            name = f"{known}.{number}"
+        names.append(name)
+    return names
 
 
 def _is_encodable(text: str) -> bool:

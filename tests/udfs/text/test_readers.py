@@ -238,9 +238,9 @@ def test_json_array_is_read_whatever_the_block_size(records, indent, block):
     assert found == records
 
 
-def test_a_csv_header_that_is_not_utf8_costs_nothing(tmp_path):
-    path = _write(tmp_path, "a.csv", b"text,caf\xe9\nfirst,1\n")
-    assert _read(path) == ({"1": {"text": "first", "caf\\xe9": "1"}}, {})
+def test_a_csv_header_costs_no_record_and_no_field(tmp_path):
+    path = _write(tmp_path, "a.csv", b"text,caf\xe9,text,text\nfirst,1,2,3\n")
+    assert _read(path) == ({"1": {"text": "first", "caf\\xe9": "1", "text.2": "2", "text.3": "3"}}, {})
 
 
 def test_bad_csv_rows_cost_themselves(tmp_path):
