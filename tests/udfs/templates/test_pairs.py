@@ -1,3 +1,4 @@
+import re
 from collections import Counter
 from dataclasses import replace
 
@@ -117,6 +118,26 @@ def test_options_that_speak_of_others_keep_their_place(last: str) -> None:
     for seed in range(50):
         turn = PairWriter(bank, Draws("chain", seed), "classic").write("doc:0", pair("Where?", last, options))
         assert sorted(options, key=turn.ask.index) == options
+
+
+@pytest.mark.parametrize("last", ["A and C", "A、C都对"])
+def test_options_that_speak_of_letters_have_letters(last: str) -> None:
+    bank = load_bank()
+    options = [*OPTIONS, last]
+    for seed in range(200):
+        turn = PairWriter(bank, Draws("chain", seed), "classic").write("doc:0", pair("Where?", last, options))
+        assert re.search(r"A\W+Paris\W.*C\W+Rome\W", turn.ask, re.DOTALL)
+        assert last in turn.reply or "E" in turn.reply
+
+
+def test_an_answer_that_only_resembles_an_option_keeps_its_words_and_the_option_too() -> None:
+    bank = load_bank()
+    options = [*OPTIONS, "None of these"]
+    for seed in range(50):
+        turn = PairWriter(bank, Draws("chain", seed), "classic").write(
+            "doc:0", pair("Where?", "none of these", options)
+        )
+        assert "None of these" in turn.ask and "none of these" in turn.reply
 
 
 def test_options_that_only_sound_like_it_are_shuffled() -> None:
