@@ -155,3 +155,9 @@ class TuningSource(FileSource):
     def takes(self, uri: str) -> bool:
         """Whether the file belongs to the source."""
         return super().takes(uri) and (not self.collection or self.name_of(uri) in self.datasets)
+
+    def name_of(self, uri: str) -> str:
+        """What the data of a file are called; in the collection the dataset's folder says it, however deep they lie."""
+        if not self.collection:
+            return super().name_of(uri)
+        return plain_path(uri).removeprefix(f"{plain_path(self.path).rstrip('/')}/").partition("/")[0]

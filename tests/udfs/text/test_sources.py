@@ -66,3 +66,10 @@ def test_a_source_asks_a_published_set_for_what_it_holds(name):
     else:
         with pytest.raises(ConfigError, match="holds no texts"):
             build(TextSource, {"path": "x", "format": name}, "source")
+
+
+@pytest.mark.parametrize("below", ["squad/0.jsonl", "squad/shard/0.jsonl", "squad/shard/train/0.jsonl"])
+def test_a_dataset_of_the_collection_is_all_of_its_folder(below):
+    source = TuningSource(path="/data/collection/", kind="examples", collection=True)
+    assert source.takes(f"file:/data/collection/{below}") and source.name_of(f"/data/collection/{below}") == "squad"
+    assert not source.takes("/data/collection/README.jsonl") and not source.takes("/data/collection/other/0.jsonl")
