@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from jobs.lakehouse.job import Job
 from jobs.lakehouse.stage import Verb
@@ -47,6 +47,11 @@ class TrainConfig(Config):
     # Processes on this machine: one for each GPU. On a CPU one for each core suits small models, whose layers are too
     # small to be shared out to threads: the demo's synthesizer trains 1.4 times as fast with two on two cores.
     ranks: int = Field(default=1, ge=1)
+
+    @model_validator(mode="after")
+    def _can_be_mixed(self) -> "TrainConfig":
+        shares(self.sources, dict.fromkeys(measured(self.sources), 1))
+        return self
 
 
 def train(config: TrainConfig, job: Job) -> dict[str, float]:

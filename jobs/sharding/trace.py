@@ -36,7 +36,7 @@ def trace(piece: Piece, manifest: Manifest, tokenizer: "Tokenizer", lakehouse: "
     Raises:
         DataError: the table has no such text at the version that the set was made from.
     """
-    text_id = example_at(piece, tokenizer.bos_id) if manifest.has_roles else piece.doc_id
+    text_id = example_at(piece, tokenizer) if manifest.has_roles else piece.doc_id
     row = _row(manifest, text_id, lakehouse)
     token = tokenizer.decode([int(piece.ids[piece.place])])
     facts = {
@@ -48,17 +48,19 @@ def trace(piece: Piece, manifest: Manifest, tokenizer: "Tokenizer", lakehouse: "
     segments = segments_of_roles(piece, tokenizer)
     if manifest.source.table == "augmented_texts":
         links = _chain(row["chain_id"], lakehouse)
-        spans = chain_spans(row["text"], links, row["inverted"])
+        names = row["doc_ids"]
+        # Without the chain's documents that are texts of their own: this one may repeat what they say.
+        rendered = [link for link in links if _name(link) in names]
+        spans = chain_spans(row["text"], rendered, row["inverted"])
         character = character_at(piece, row["text"], tokenizer)
-        number = None if character is None else round_at(spans, character)
+        number = None if character is None else round_at(spans, character, row["inverted"])
         facts |= {
             "chain": row["chain_id"],
             "round": "not found in the text" if number is None else f"{number}, of 0 to {len(links) - 1}",
             "templates": f"{row['mode']}: {', '.join(row['template_ids']) or 'none'} (bank {row['template_version']})",
         }
-        names = row["doc_ids"]
         segments = segments_of_spans(row["text"], spans) if spans else segments
-        mine = [f"{link['doc_id']}:{link['chunk']}" for link in links if link["round"] == number]
+        mine = [_name(link) for link in links if link["round"] == number]
         facts |= _documents(names, mine, lakehouse)
     elif manifest.source.table == "documents":
         facts |= _documents([text_id], [], lakehouse)
@@ -97,6 +99,10 @@ def _chain(chain_id: str, lakehouse: "Lakehouse") -> list[dict[str, Any]]:
 
     rows = lakehouse.read("syntheses").filter(F.col("chain_id") == chain_id).orderBy("round").collect()
     return [row.asDict(recursive=True) for row in rows]
+
+
+def _name(link: dict[str, Any]) -> str:
+    return f"{link['doc_id']}:{link['chunk']}"
 
 
 def _documents(names: Sequence[str], mine: Sequence[str], lakehouse: "Lakehouse") -> Facts:

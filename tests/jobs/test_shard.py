@@ -194,8 +194,8 @@ def test_the_command_shows_where_a_token_came_from(
     links = [
         {
             "chain_id": "chain",
-            "round": number,
-            "chain_length": 2,
+            "round": number + 1,
+            "chain_length": 3,
             "doc_id": f"doc{number}",
             "chunk": 0,
             "source": "towns",
@@ -214,6 +214,8 @@ def test_the_command_shows_where_a_token_came_from(
         }
         for number in range(2)
     ]
+    # A document without pairs is a text of its own, also where another one repeats it.
+    links.append(links[0] | {"round": 0, "doc_id": "doc2", "context": "The town of Elm", "pairs": []})
     raw = [
         {
             "doc_id": f"doc{n}",
@@ -229,7 +231,7 @@ def test_the_command_shows_where_a_token_came_from(
         declared = [column.name for column in TABLES[table].columns]
         fill(lakehouse, spark, table, [dict.fromkeys(declared) | entry for entry in rows])
     run_verb("augment", {})
-    settings = {"table": "augmented_texts", "sequence_length": 256}
+    settings = {"table": "augmented_texts", "sequence_length": 512, "partitions": 1}
     run_verb("shard", settings, step="shard-augmented")
     folder = lakehouse.path("shards", "augmented")
     (entry,) = read_manifest(folder).shards
@@ -242,7 +244,7 @@ def test_the_command_shows_where_a_token_came_from(
         place = next(index for index in range(len(texts)) if len("".join(texts[: index + 1])) > token)
         VERB.trace(config, job, f"{entry.path}:0:{place}")  # type: ignore[misc]
         said = capsys.readouterr().out
-        assert f"round     {number}, of 0 to 1" in said
+        assert f"round     {number + 1}, of 0 to 2" in said
         assert f"doc{number}:0  /towns.jsonl#{number} (MIT)  <- this token" in said
         assert said.count("<- this token") == 1
         assert "[red]Fish[/red]" in said

@@ -4,6 +4,7 @@ import json
 import re
 from itertools import takewhile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from jobs.lakehouse.config import LakehouseConfig
 from jobs.lakehouse.job import Job
 from jobs.lakehouse.lakehouse import Lakehouse
 from jobs.pipeline import load_pipeline
-from jobs.train import VERB
+from jobs.train import VERB, TrainConfig
 from tests.trainer.shard_sets import write_set
 from trainer.data.order import Order, SourceShare
 from trainer.data.sources import ShardSet
@@ -157,6 +158,18 @@ def _manifest(name: str, tokens: int) -> Manifest:
         source=Source(table="documents", table_id="0", version=0, path="/lake/tables/documents"),
         contents=[Content(source=name, licenses=["Apache-2.0"], texts=1)],
     )
+
+
+@pytest.mark.parametrize(
+    ("sources", "message"),
+    [
+        ({"raw": 0.2, "augmented": {"repeats": 1}}, "sources.raw is a share"),
+        ({"raw": {"repeats": 1}, "instructions": {"ratio": 1, "to": "rwa"}}, "sources.instructions.to is 'rwa'"),
+    ],
+)
+def test_what_cannot_be_mixed_is_told_with_the_settings(sources: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        build(TrainConfig, {"training": "tiny", "sources": sources}, "train")
 
 
 def test_shares_are_met_by_tokens_whatever_the_sets_are_like(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ How a row becomes a text depends on its table:
 - ``instructions``: ``{question} {response}``, one space
 - ``tuning_examples`` with roles: the synthesizer's own format, ids and roles; several examples of one dataset
   are joined into a few-shot sequence, where each keeps its BOS and EOS
-- ``tuning_examples`` without roles: context and pairs rendered through the template bank, as natural text
+- ``tuning_examples`` without roles: context and pairs rendered through the template bank of their language
 - ``conversations``: ``udfs.templates.chat``, ids and roles, an EOS after each reply
 """
 
@@ -19,12 +19,13 @@ import numpy as np
 from udfs.errors import DataError
 from udfs.hashing import unit
 from udfs.rejects import reject
-from udfs.shards.format import ROLES, ShardSpec
+from udfs.shards.format import JOINED, ROLES, ShardSpec
 from udfs.shards.pack import Text
 from udfs.synthesis.pairs import make_pair
 from udfs.synthesis.prompts import ExampleFormat
 from udfs.templates.bank import load_bank
 from udfs.templates.chat import Part, parts
+from udfs.templates.language import LANGUAGES, bank_language
 from udfs.templates.render import RenderSettings, render_chain
 
 if TYPE_CHECKING:
@@ -36,7 +37,6 @@ Reject = Callable[[dict[str, Any]], None]
 # Texts are handed to the tokenizer together until they have this many characters: enough to hide the cost of a
 # call, little enough to keep memory flat.
 CHARACTERS_PER_CALL = 1 << 20
-LANGUAGE = "en"
 
 
 @dataclass(frozen=True)
@@ -77,8 +77,8 @@ def encode_texts(texts: Iterable[tuple[str, str]], tokenizer: "Tokenizer", spec:
 
 
 def template_version() -> str:
-    """Version of the template bank that natural text is rendered through."""
-    return load_bank(LANGUAGE).version
+    """Versions of the template banks that natural text is rendered through."""
+    return "+".join(load_bank(language).version for language in LANGUAGES)
 
 
 @dataclass
@@ -93,7 +93,7 @@ class _Sequence:
         roles = [text.roles for text in self.examples if text.roles is not None]
         return Text(
             np.concatenate([text.ids for text in self.examples]),
-            "+".join(text.doc_id for text in self.examples),
+            JOINED.join(text.doc_id for text in self.examples),
             np.concatenate(roles),
         )
 
@@ -185,7 +185,6 @@ def _plain_texts(rows: Iterable[Row], settings: EncodeSettings, rejected: Reject
 
 
 def _rendered(rows: Iterable[Row], settings: EncodeSettings, rejected: Reject) -> Iterator[tuple[str, str]]:
-    bank = load_bank(LANGUAGE)
     rendering = RenderSettings(seed=settings.seed)
     for row in rows:
         link = {
@@ -199,7 +198,7 @@ def _rendered(rows: Iterable[Row], settings: EncodeSettings, rejected: Reject) -
             "pairs": _pairs(row),
         }
         try:
-            texts = render_chain([link], rendering, bank)
+            texts = render_chain([link], rendering, load_bank(bank_language([row["context"]])))
         except DataError as error:
             rejected(reject("shard", row["id"], "invalid_chain", str(error), row["context"]))
             continue

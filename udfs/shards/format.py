@@ -29,6 +29,8 @@ from udfs.shards.store import NewFile, store_at
 FORMAT = 1
 ROLES = ("template", "context", "instruction", "response")
 PADDING_ROLE = ROLES.index("template")
+# Between the ids of the examples that make up a few-shot sequence, in the id of the sequence.
+JOINED = "+"
 
 _METADATA = "ipt."
 _HASH_CHUNK = 1 << 20
@@ -218,10 +220,13 @@ class ShardWriter:
 
 
 def count_documents(rows: Rows, spec: ShardSpec) -> int:
-    """Texts that begin in the rows: their BOS tokens. A long text's later pieces and the padding have none."""
-    found = int(np.count_nonzero(rows.input_ids == spec.bos_token_id))
-    if spec.pad_token_id == spec.bos_token_id:
-        found -= rows.input_ids.size - sum(map(sum, rows.lengths))
+    """Texts that begin in the rows, each example of a few-shot sequence counted. Texts begin with BOS, as a long text's
+    later pieces do not; BOS elsewhere counts for nothing, for some tokenizers end texts and pad rows with it."""
+    found = 0
+    for ids, lengths, names in zip(rows.input_ids, rows.lengths, rows.doc_ids, strict=True):
+        starts = np.cumsum([0, *lengths[:-1]])
+        begun = (ids[starts] == spec.bos_token_id).tolist()
+        found += sum(name.count(JOINED) + 1 for name, begins in zip(names, begun, strict=True) if begins)
     return found
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from udfs.errors import ConfigError
-from udfs.shards.format import ROLES, ShardReader
+from udfs.shards.format import JOINED, ROLES, ShardReader
 from udfs.shards.manifest import read_manifest
 from udfs.shards.store import store_at
 
@@ -99,23 +99,27 @@ def _parse(address: str) -> tuple[str, int, int]:
     return path, int(numbers[0]), int(numbers[1]) if len(numbers) == 2 else 0
 
 
-def example_at(piece: Piece, bos_token_id: int) -> str:
+def example_at(piece: Piece, tokenizer: "Tokenizer") -> str:
     """The id of the example that holds the token; a sequence of several begins each with BOS."""
-    begun = int(np.count_nonzero(piece.ids[: piece.place + 1] == bos_token_id))
-    return piece.doc_id.split("+")[begun - 1]
+    begun = int(np.count_nonzero(piece.ids[: piece.place + 1] == tokenizer.bos_id)) - 1
+    names = piece.doc_id.split(JOINED)
+    # Where one token is both, every example has it at both ends.
+    return names[min(begun // 2 if tokenizer.bos_id == tokenizer.eos_id else begun, len(names) - 1)]
 
 
 def character_at(piece: Piece, text: str, tokenizer: "Tokenizer") -> int | None:
     """Where in ``text`` the token is; None where the text is not the one that the piece was made from."""
     ids, offsets = tokenizer.offsets(text)
-    inner = piece.ids[(piece.ids != tokenizer.bos_id) & (piece.ids != tokenizer.eos_id)]
     whole = np.array(ids, piece.ids.dtype)
-    if not len(inner):
-        return None
-    for start in np.flatnonzero(whole == inner[0]).tolist():
-        if np.array_equal(whole[start : start + len(inner)], inner):
-            before = piece.place - int(piece.ids[0] == tokenizer.bos_id)
-            return offsets[min(max(start + before, 0), len(offsets) - 1)][0]
+    ends = int(piece.ids[-1] == tokenizer.eos_id)
+    begins = int(piece.ids[0] == tokenizer.bos_id and len(piece.ids) > ends)
+    inner = piece.ids[begins : len(piece.ids) - ends]
+    last = len(whole) - len(inner)
+    # A few tokens may stand at many places of a text, but it has one beginning and one end.
+    edge = [0] if begins else [last] if ends else None
+    for start in np.flatnonzero(whole[: last + 1] == inner[0]).tolist() if edge is None else edge:
+        if len(whole) and start >= 0 and np.array_equal(whole[start : start + len(inner)], inner):
+            return offsets[min(max(start + piece.place - begins, 0), len(offsets) - 1)][0]
     return None
 
 
@@ -126,7 +130,7 @@ def chain_spans(text: str, links: Iterable[Mapping[str, Any]], inverted: bool) -
     template has reworded (a question's options) is not found and left out.
 
     Args:
-        links: rows of ``syntheses`` of the chain: round, context and pairs ({instruction, response}).
+        links: rows of ``syntheses`` that the text was made from: round, context and pairs ({instruction, response}).
         inverted: whether the pairs stand before their text.
     """
     contexts: list[tuple[Span, Mapping[str, Any]]] = []
@@ -151,15 +155,19 @@ def chain_spans(text: str, links: Iterable[Mapping[str, Any]], inverted: bool) -
     return sorted(found, key=lambda span: (span.start, span.stop))
 
 
-def round_at(spans: Sequence[Span], character: int) -> int | None:
-    """The round that a character belongs to: that of the part it is in, else of the nearest part."""
-    if not spans:
+def round_at(spans: Sequence[Span], character: int, inverted: bool) -> int | None:
+    """The round that a character belongs to; None where no document of the chain is found.
+
+    A document's pairs stand behind it, or before it where they are inverted. What stands before the first document is
+    the lead-in of all of them.
+    """
+    contexts = sorted((span for span in spans if span.role == "context"), key=lambda span: span.start)
+    if not contexts:
         return None
-
-    def distance(span: Span) -> int:
-        return max(span.start - character, character - span.stop + 1, 0)
-
-    return min(spans, key=distance).round
+    if inverted:
+        return next((span for span in contexts if character < span.stop), contexts[-1]).round
+    lead_in = contexts[0].start
+    return next((span for span in reversed(contexts) if character >= span.start - lead_in), contexts[0]).round
 
 
 def segments_of_spans(text: str, spans: Sequence[Span]) -> list[tuple[str, str]]:

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 
 FALLBACK = "en"
 CHINESE = "zh"
+LANGUAGES = (FALLBACK, CHINESE)
 
 # Of each text; the beginning shows the language, and long documents need not be read to the end.
 _SAMPLE = 2_000

@@ -7,9 +7,14 @@ from functools import cache
 from udfs.errors import ConfigError
 
 _ROMAN = ((100, "c"), (90, "xc"), (50, "l"), (40, "xl"), (10, "x"), (9, "ix"), (5, "v"), (4, "iv"), (1, "i"))
+_LETTERS = (
+    r"^((both|either|neither|only|options?|answers?) ){0,2}\(?(?-i:[A-E])\)?((,? and|,? or| nor| &|,|、|和|与|及) ?\(?"
+    r"(?-i:[A-E])\)?)+( only|( both| all)?( is| are)( both| all)? (correct|right|true)|[都均皆](对|是|正确))?\.?$"
+)
+_OF_LETTERS = re.compile(_LETTERS, re.IGNORECASE | re.MULTILINE)
 _OF_PLACE = re.compile(
-    r"\b(of|all|both) ([a-z]+ ){0,2}(above|below|preceding|following)\b|以上(?=[都皆均全各选两])|上述"
-    r"|^((both|either|neither|only) )?\(?(?-i:[A-E])\)?(,| and| or| nor| &) ?\(?(?-i:[A-E])\)?( only)?$",
+    r"\b(of|all|both) ([a-z]+ ){0,2}(above|below|preceding|following)\b|以上(?=[都皆均全各选两三四说])|上述|"
+    + _LETTERS,
     re.IGNORECASE | re.MULTILINE,
 )
 # The first of two letters that stand for options.
@@ -25,6 +30,11 @@ def speak_of_place(*options: str) -> bool:
         if not ("above" in small or "below" in small or "preceding" in small or "following" in small):
             return False
     return _OF_PLACE.search(text) is not None
+
+
+def speak_of_letters(*options: str) -> bool:
+    """Whether one of the options means others by their letter ("A and C"), which they must then have."""
+    return _OF_LETTERS.search("\n".join(options)) is not None
 
 
 def stock_phrases(sections: Mapping[str, Mapping[str, str]]) -> tuple[dict[str, str], dict[str, dict[str, str]]]:

@@ -7,7 +7,7 @@ from udfs.errors import DataError
 from udfs.synthesis.formats import FORMATS, PairFormat, Parts, decompose
 from udfs.templates.bank import Bank, OptionStyle, Pattern, option_list
 from udfs.templates.draws import Draws
-from udfs.templates.options import label, speak_of_place
+from udfs.templates.options import label, speak_of_letters, speak_of_place
 from udfs.templates.segments import STOPS, ends_in_stop, lead_in
 
 
@@ -55,11 +55,15 @@ class PairWriter:
         options: Sequence[str] | None = given
         values = {"question": question, "answer": final, "reasoning": reasoning or ""}
         if options is not None:
-            if not self._bank.stock.keys().isdisjoint(map(str.casefold, options)):
+            # Where the answer is not among them, it may say the same in words of its own, which stay.
+            if not self._bank.stock.keys().isdisjoint(map(str.casefold, options)) and final in options:
                 options, final = self._reworded(options, final)
-            if not speak_of_place(*options):
+            lettered = False
+            if speak_of_place(*options):
+                lettered = speak_of_letters(*options)
+            else:
                 options = self._draws.shuffled(options, "option order", document, instruction)
-            listed, answer = self._list(options, final)
+            listed, answer = self._list(options, final, lettered)
             if answer is None:
                 values["question"] = f"{question}\n{listed}"
             else:
@@ -86,15 +90,23 @@ class PairWriter:
             written[option] = phrase[:1].upper() + phrase[1:] if option[0].isupper() else phrase
         return [written.get(option, option) for option in options], written.get(gold, gold)
 
-    def _list(self, options: Sequence[str], gold: str) -> tuple[str, str | None]:
-        """The listed options, and the right one as the style answers with it; None where it is not among them."""
+    def _list(self, options: Sequence[str], gold: str, lettered: bool) -> tuple[str, str | None]:
+        """The listed options, and the right one as the style answers with it; None where it is not among them.
+
+        Options that speak of letters have letters, whatever the style of the text.
+        """
         if self._list_style is None:
             drawn = self._draws.pick("option style", self._styles)
             self._list_style = drawn, self._draws.pick("option head", self._bank.option_heads).text
         style, head = self._list_style
+        if lettered and style.labels != "upper":
+            upper = [style for style in self._styles if style.labels == "upper"]
+            style = self._draws.pick("lettered option style", upper or self._styles)
         joint = style.joint
         if joint[0] in STOPS and any(option[:1] in STOPS or ends_in_stop(option) for option in options):
             joint = "\n"  # options with punctuation of their own could not be told apart in one line
+        elif style.labels == "none" and any(joint in option for option in options):
+            joint = "\n"  # nor could those that hold what stands between them
         listed = option_list(style, len(options), joint).fill_in_order(options)
         if head:
             gap = "\n" if "\n" in joint else " " if head.isascii() else ""

@@ -15,6 +15,8 @@ from udfs.errors import ConfigError
 
 WIDE_STOPS = frozenset("…。．？！，、；：")
 STOPS = frozenset(".?!,;:") | WIDE_STOPS
+# Those of scripts without a bank of their own, and marks that are two in one: no template has them, values may.
+_ENDS = STOPS | frozenset("।॥؟۔؛،።｡‼⁇⁈⁉‽")
 # Values of these slots are the bank's own and end in a letter, a digit or a bracket; all others hold the corpus's text.
 OWN_SLOTS = frozenset({"label", "number", "speaker", "asker", "replier"})
 
@@ -32,7 +34,7 @@ def ends_in_stop(text: str) -> bool:
     last = text[-1:]
     if last.isalnum():
         return False
-    return last in STOPS or text.rstrip(_CLOSING_QUOTES)[-1:] in STOPS
+    return last in _ENDS or text.rstrip(_CLOSING_QUOTES)[-1:] in _ENDS
 
 
 def lead_in(prefix: str, value: str) -> str:

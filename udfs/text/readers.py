@@ -243,7 +243,7 @@ def _read_csv(uri: str, text_field: str) -> _Numbered:
             if not row:
                 continue
             if header is None:
-                header = row
+                header = _names(row)
                 continue
             number += 1
             line = delimiter.join(row)
@@ -255,6 +255,20 @@ def _read_csv(uri: str, text_field: str) -> _Numbered:
                 yield number, _Bad("invalid_record", detail, line)
             else:
                 yield number, dict(zip(header, row, strict=True))
+
+
+def _names(row: list[str]) -> list[str]:
+    """The columns of a header, so that it costs no record and no field: a name that is not UTF-8 is written as what it
+    is, a name that occurs again gets its number (``a``, ``a.2``)."""
+    names: list[str] = []
+    for name in row:
+        known = name = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+        number = 1
+        while name in names:
+            number += 1
+            name = f"{known}.{number}"
+        names.append(name)
+    return names
 
 
 def _is_encodable(text: str) -> bool:
@@ -293,6 +307,9 @@ def _read_parquet(uri: str, text_field: str) -> _Numbered:
                         yield number, {key: _decoded(value, key == text_field) for key, value in record.items()}
                     except UnicodeDecodeError as error:
                         yield number, _Bad("invalid_encoding", str(error))
+                    except (ValueError, ArithmeticError, LookupError) as error:
+                        # A date or a duration that Python has no form for, a time zone that nobody knows.
+                        yield number, _Bad("invalid_record", f"{type(error).__name__}: {error}")
         except pa.ArrowException as error:
             raise Damaged(str(error)) from error
 

@@ -12,7 +12,7 @@ from udfs.rejects import reject
 from udfs.text.collection import DATASETS, check_names
 from udfs.text.files import plain_path
 from udfs.text.readers import FORMATS, Record, read_records
-from udfs.text.recast import READERS, RecastOptions
+from udfs.text.recast import KINDS, READERS, RecastOptions
 from udfs.text.recast.records import EVERYTHING
 
 _TABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*){1,2}")
@@ -47,6 +47,8 @@ class FileSource(Config):
     def _options_are_used(self) -> "FileSource":
         if self.options is not None and not self.is_recast:
             raise ValueError(f"`options` applies to the formats {', '.join(READERS)}, not to {self.format!r}")
+        if self.options is not None and self.options.window is not None and self.format != "squad":
+            raise ValueError(f"`options.window` applies to the format squad alone, not to {self.format!r}")
         return self
 
     @property
@@ -95,6 +97,12 @@ class TextSource(FileSource):
     domain: str | None = Field(default=None, min_length=1)
     text_field: str = "text"
 
+    @model_validator(mode="after")
+    def _holds_texts(self) -> "TextSource":
+        if "text" not in KINDS.get(self.format, ("text",)):
+            raise ValueError(f"the format {self.format!r} holds no texts, but {KINDS[self.format][0]}s for `collect`")
+        return self
+
 
 class TableSource(Config):
     """Raw texts in a Delta table that others write: a row is a record. Rows that are added later are read then."""
@@ -136,11 +144,20 @@ class TuningSource(FileSource):
             raise ValueError("`datasets` chooses from the tuning collection; set collection: true")
         if self.collection and (self.kind != "examples" or self.name is not None or self.is_recast):
             raise ValueError("the tuning collection holds `examples` under names of their own: give no name or format")
-        if self.kind == "conversations" and self.is_recast:
-            raise ValueError(f"the format {self.format!r} holds no conversations; give a file format")
+        if self.is_recast and self.kind.removesuffix("s") not in KINDS[self.format]:
+            held = ", ".join(f"{kind}s" for kind in KINDS[self.format])
+            raise ValueError(
+                f"the format {self.format!r} holds no {self.kind}, but {held}; give another format or kind"
+            )
         check_names(self.datasets)
         return self
 
     def takes(self, uri: str) -> bool:
         """Whether the file belongs to the source."""
         return super().takes(uri) and (not self.collection or self.name_of(uri) in self.datasets)
+
+    def name_of(self, uri: str) -> str:
+        """What the data of a file are called; in the collection the dataset's folder says it, however deep they lie."""
+        if not self.collection:
+            return super().name_of(uri)
+        return plain_path(uri).removeprefix(f"{plain_path(self.path).rstrip('/')}/").partition("/")[0]

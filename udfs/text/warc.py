@@ -16,6 +16,8 @@ Found = dict[str, Any] | tuple[str, str]
 _HTML = ("text/html", "application/xhtml+xml")
 _PLAIN = "text/plain"
 _CHARSET = re.compile(r"charset=[\"']?([A-Za-z0-9_.:-]+)", re.IGNORECASE)
+_COMPRESSED = re.compile("gzip|deflate|br|zstd|compress")
+_BLOCK = 1 << 16
 
 
 class _AsItComes:
@@ -35,6 +37,24 @@ class _AsItComes:
         return found
 
 
+class _Brotli:
+    """What warcio asks of a decompressor: its own for brotli sets an attribute that the library lets nobody set."""
+
+    unused_data = b""
+
+    def __init__(self) -> None:
+        import brotli  # comes with Resiliparse
+
+        self._decompressor = brotli.Decompressor()
+
+    def decompress(self, data: bytes) -> bytes:
+        found: bytes = self._decompressor.process(data)
+        return found
+
+    def flush(self) -> bytes:
+        return b""
+
+
 def documents(stream: IO[bytes], text_field: str, max_bytes: int) -> Iterator[Found]:
     """The documents of a decompressed WARC file, in order: fields, or ``(reason, detail)`` of a reject.
 
@@ -44,8 +64,10 @@ def documents(stream: IO[bytes], text_field: str, max_bytes: int) -> Iterator[Fo
         Damaged: the file is no WARC file from some record on.
     """
     from warcio.archiveiterator import ArchiveIterator
+    from warcio.bufferedreaders import BufferedReader
     from warcio.exceptions import ArchiveLoadFailed
 
+    BufferedReader.DECOMPRESSORS["br"] = _Brotli
     source = _AsItComes(stream)
     try:
         for record in ArchiveIterator(source):
@@ -55,14 +77,16 @@ def documents(stream: IO[bytes], text_field: str, max_bytes: int) -> Iterator[Fo
             if size > max_bytes:
                 yield "too_long", f"the record is longer than {max_bytes} bytes"
             else:
-                yield _document(record, text_field)
+                yield _document(record, text_field, max_bytes)
     except (ArchiveLoadFailed, ValueError) as error:  # ValueError: a length that is no number
         raise Damaged(str(error)) from error
     if source.fault is not None:
         raise source.fault
 
 
-def _document(record: Any, text_field: str) -> Found:
+def _document(record: Any, text_field: str, max_bytes: int) -> Found:
+    from warcio.bufferedreaders import BufferedReader
+
     charset = ""
     headers = record.rec_headers
     if record.rec_type == "conversion":
@@ -75,18 +99,24 @@ def _document(record: Any, text_field: str) -> Found:
         content_type = record.http_headers.get_header("Content-Type") or ""
         found = _CHARSET.search(content_type)
         charset = found.group(1) if found else ""
+        encoding = (record.http_headers.get_header("Content-Encoding") or "").lower()
+        if _COMPRESSED.search(encoding) and encoding not in BufferedReader.get_supported_decompressors():
+            return "invalid_encoding", f"content encoding {encoding!r}"
     kind = content_type.split(";")[0].strip().lower()
-    body: bytes = record.content_stream().read()
-    if record.raw_stream.limit > 0:
-        raise Damaged("the file ends inside a record")
+    body: bytes = record.content_stream().read(max_bytes + 1)
+    if len(body) > max_bytes:
+        return "too_long", f"the page is longer than {max_bytes} bytes when it is decompressed"
+    while record.raw_stream.limit > 0:  # what stands behind the end that the body itself has
+        if not record.raw_stream.read(_BLOCK):
+            raise Damaged("the file ends inside a record")
     try:
         if kind in _HTML:
             text = _of_html(body, charset)
         elif kind == _PLAIN:
-            text = body.decode(charset or "utf-8")
+            text = _encodable(body.decode(charset or "utf-8"))
         else:
             return "missing_text", f"content type {kind or 'unknown'}"
-    except (UnicodeDecodeError, LookupError) as error:  # LookupError: a character set nobody knows
+    except (UnicodeError, LookupError) as error:  # LookupError: a character set nobody knows
         return "invalid_encoding", str(error)
     fields = {
         text_field: text,
@@ -102,6 +132,12 @@ def _of_html(body: bytes, charset: str) -> str:
     from resiliparse.extract.html2text import extract_plain_text
     from resiliparse.parse.encoding import bytes_to_str, detect_encoding
 
-    html = bytes_to_str(body, charset or detect_encoding(body) or "utf-8")
+    html = _encodable(bytes_to_str(body, charset or detect_encoding(body) or "utf-8"))
     text: str = extract_plain_text(html, preserve_formatting=True, main_content=True)
+    return text
+
+
+def _encodable(text: str) -> str:
+    """The text itself; some character sets (UTF-7) can spell half a surrogate pair, which no table can hold."""
+    text.encode()
     return text

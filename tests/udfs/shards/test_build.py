@@ -51,6 +51,13 @@ def test_trained_tokens_are_the_sum_over_documents(plan: BuildPlan, tokenizer: T
             assert tokenizer.decode(found[row["id"]][1:-1]) == row["text"]
 
 
+def test_texts_are_counted_once_where_one_token_begins_and_ends_them(plan: BuildPlan, tokenizer: Tokenizer) -> None:
+    both = Tokenizer(tokenizer._backend, "<s>", "<s>", None)
+    both.save(plan.tokenizer)
+    infos = files(ROWS, replace(plan, spec=replace(plan.spec, tokenizer_hash=both.hash)))
+    assert sum(info.documents for info in infos) == len(ROWS)
+
+
 def test_files_are_named_by_bucket_wherever_it_is_built(plan: BuildPlan) -> None:
     together = files(ROWS, plan)
     assert {info.path.rsplit("-", 1)[0] for info in together} == {"data-1/part-00000", "data-1/part-00001"}

@@ -1,4 +1,5 @@
 import dataclasses
+import re
 from typing import Any
 
 import numpy as np
@@ -7,9 +8,10 @@ from tokenizers import Regex, models, pre_tokenizers
 from tokenizers import Tokenizer as Backend
 
 from udfs.hashing import unit
-from udfs.shards.encode import EncodeSettings, encode
+from udfs.shards.encode import EncodeSettings, encode, template_version
 from udfs.shards.format import ROLES, ShardSpec
 from udfs.shards.pack import Text
+from udfs.templates.bank import load_bank
 from udfs.tokens import Tokenizer
 
 
@@ -100,6 +102,20 @@ def test_examples_without_roles_are_natural_text(tokenizer: Tokenizer, spec: Sha
         assert text.roles is None
     again, _ = run([example(2), example(1)], EncodeSettings("tuning_examples"), tokenizer, spec)
     assert {text.doc_id: text.ids.tolist() for text in again} == {text.doc_id: text.ids.tolist() for text in texts}
+
+
+def test_natural_text_is_in_the_language_of_the_example(tokenizer: Tokenizer, spec: ShardSpec) -> None:
+    pairs = [{"Q": "河流有多长？", "A": "五百公里"}, {"Q": "它流经哪里？", "A": "城市"}]
+    rows = [
+        {"id": str(number), "dataset": "squad", "context": "这条河流经城市，全长五百公里。", "QA_list": pairs}
+        for number in range(200)
+    ]
+    texts, rejected = run(rows, EncodeSettings("tuning_examples"), tokenizer, spec)
+    assert rejected == []
+    for text in texts:
+        content = tokenizer.decode(text.ids[1:-1].tolist())
+        assert not re.search("[A-Za-z]{2}", content), content
+    assert all(load_bank(language).version in template_version() for language in ("en", "zh"))
 
 
 def _spoken(text: Text, role: str, tokenizer: Tokenizer) -> str:

@@ -1,16 +1,18 @@
 """From a token back to its text."""
 
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tests.udfs.templates.chains import mixed_pairs, row
+from tests.udfs.templates.chains import mixed_pairs, pair, row
 from udfs.errors import ConfigError
 from udfs.shards.format import ShardSpec, ShardWriter
 from udfs.shards.manifest import Content, Manifest, Source, write_manifest
 from udfs.shards.pack import Text, best_fit
 from udfs.shards.trace import (
+    Piece,
     chain_spans,
     character_at,
     example_at,
@@ -51,6 +53,12 @@ def encoded(name: str, text: str, tokenizer: Tokenizer, spec: ShardSpec) -> Text
     return Text(np.array([tokenizer.bos_id, *tokenizer.encode(text), tokenizer.eos_id], spec.dtype), name)
 
 
+@pytest.fixture(params=["</s>", "<s>"])
+def tokenizer(request: pytest.FixtureRequest, tokenizer: Tokenizer) -> Tokenizer:
+    """The tokenizer, and one that begins and ends texts with the same token, as GPT-2's and GPT-NeoX's do."""
+    return Tokenizer(tokenizer._backend, "<s>", request.param, None)
+
+
 def test_every_token_leads_to_its_text_and_its_character(tmp_path: Path, tokenizer: Tokenizer, spec: ShardSpec) -> None:
     texts = {
         "long": "Elm Bay was founded in 1874 by fishermen. It has 3,212 inhabitants today, long after the fire.",
@@ -88,7 +96,7 @@ def test_examples_of_a_sequence_and_their_roles(tmp_path: Path, tokenizer: Token
     first = len(parts[0])
     for token in range(len(ids)):
         piece = locate(tmp_path, f"{path}:0:{token}")
-        assert example_at(piece, tokenizer.bos_id) == ("a" if token < first else "b")
+        assert example_at(piece, tokenizer) == ("a" if token < first else "b")
     segments = segments_of_roles(piece, tokenizer)
     assert [role for role, _ in segments] == ["context", "response"]
     assert "".join(text for _, text in segments) == tokenizer.decode(ids.tolist())
@@ -105,14 +113,38 @@ def test_rounds_and_roles_of_a_rendered_chain(seed: int) -> None:
         found = text.text[span.start : span.stop]
         link = rows[span.round]
         assert found == link["context"] or any(found in pair.values() for pair in link["pairs"])
-        assert round_at(spans, span.start) == span.round
+        assert round_at(spans, span.start, text.inverted) == span.round
     # Every character belongs to one of the rounds, and each round's are together.
-    rounds = [round_at(spans, character) for character in range(len(text.text))]
+    rounds = [round_at(spans, character, text.inverted) for character in range(len(text.text))]
     assert rounds == sorted(rounds) and set(rounds) == {0, 1, 2}  # type: ignore[type-var]
     segments = segments_of_spans(text.text, spans)
     assert "".join(part for _, part in segments) == text.text
     assert sum(role == "context" for role, _ in segments) == 3
     assert any(role == "response" for role, _ in segments)
+
+
+@pytest.mark.parametrize("inversion", [0, 1])
+def test_what_templates_have_reworded_belongs_to_its_round(inversion: int) -> None:
+    options = ["yes", "no", "maybe"]
+    rows = [
+        row(n, [pair(f"Is it <{n}>?", "no", options), pair(f"And <{n}>?", "yes", options, f"One sees <{n}>.")])
+        for n in range(3)
+    ]
+    for seed in range(200):
+        (text,) = render_chain(rows, RenderSettings(seed=seed, inversion=inversion), load_bank())
+        spans = chain_spans(text.text, rows, text.inverted)
+        for number in range(3):
+            places = [match.start() for match in re.finditer(f"<{number}>", text.text)]
+            assert len(places) == 3
+            assert {round_at(spans, place, text.inverted) for place in places} == {number}
+
+
+@pytest.mark.parametrize("rest", [1, 2, 3])
+def test_the_few_last_tokens_of_a_text_are_at_its_end(tokenizer: Tokenizer, spec: ShardSpec, rest: int) -> None:
+    text = "the fire the fire the fire"
+    ids = encoded("a", text, tokenizer, spec).ids[-rest:]
+    piece = Piece("a.arrow", 0, rest - 1, "a", 0, ids, None)
+    assert character_at(piece, text, tokenizer) == tokenizer.offsets(text)[1][-1][0]
 
 
 @pytest.mark.parametrize(

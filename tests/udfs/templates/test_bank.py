@@ -8,6 +8,7 @@ import yaml
 from udfs.errors import ConfigError
 from udfs.synthesis.formats import PairFormat
 from udfs.templates.bank import BANKS, load_bank, read_bank
+from udfs.templates.language import LANGUAGES
 
 
 @pytest.fixture
@@ -55,6 +56,32 @@ def test_the_chinese_bank_is_complete_and_chinese() -> None:
 def test_banks_do_not_share_templates() -> None:
     assert load_bank("en").version.startswith("en-")
     assert load_bank("zh").version.startswith("zh-")
+
+
+def raw(language: str, file: str) -> dict[str, dict]:
+    return yaml.safe_load((BANKS / language / f"{file}.yaml").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("file", PairFormat)
+def test_patterns_fit_pairs_before_their_text_and_answers_that_are_sentences(language: str, file: str) -> None:
+    for key, entry in raw(language, file).items():
+        written = " ".join(entry.values())
+        assert not re.search(r"\b(text|passage) (above|below)\b|上文|下文|以上", written), key
+        # A full stop inside an answer would stand in the middle of a sentence that goes on.
+        assert re.search(r"\{answer\}([.。]|\n|$)", entry["reply"]), key
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_headings_begin_a_line(language: str) -> None:
+    assert all("\n" in end for end in raw(language, "classic")["reading_ends"].values())
+    assert all("\n{dialogue}" in frame for frame in raw(language, "dialogue")["frames"].values())
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_speakers_can_be_spoken_of(language: str) -> None:
+    names = {name for entry in raw(language, "dialogue")["speakers"].values() for name in entry.values()}
+    assert names.isdisjoint({"I", "Me", "You", "Q", "Question", "Answer", "问", "答", "我", "你"})
 
 
 def test_an_unknown_language_is_refused_with_the_known_ones() -> None:

@@ -1,6 +1,7 @@
 import pytest
 
-from udfs.templates.language import CHINESE, FALLBACK, bank_language
+from udfs.templates.bank import BANKS
+from udfs.templates.language import CHINESE, FALLBACK, LANGUAGES, bank_language
 
 
 @pytest.mark.parametrize(
@@ -27,3 +28,7 @@ def test_most_of_a_chain_decides() -> None:
     chinese, english = "这条河流经城市。" * 20, "The river flows through the town. "
     assert bank_language([chinese, chinese, english]) == CHINESE
     assert bank_language([chinese, english * 20, english * 20]) == FALLBACK
+
+
+def test_every_bank_is_the_bank_of_a_language() -> None:
+    assert sorted(LANGUAGES) == sorted(folder.name for folder in BANKS.iterdir() if folder.is_dir())

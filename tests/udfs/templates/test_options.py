@@ -7,11 +7,11 @@ from udfs.templates.options import _OF_PLACE, speak_of_place
 
 _LETTERS = ["A", "b", "C", "(D)", "E)", "F", "(a)", ""]
 _PAIRS = st.tuples(
-    st.sampled_from(["", "both ", "Either ", "neither ", "only ", "x"]),
+    st.sampled_from(["", "both ", "Either ", "neither ", "only ", "options ", "x"]),
     st.sampled_from(_LETTERS),
     st.sampled_from([",", ", ", " and ", " or ", " nor ", " & ", " AND ", " Nor ", "and"]),
     st.sampled_from(_LETTERS),
-    st.sampled_from(["", " only", "."]),
+    st.sampled_from(["", " only", ".", ", and E", " are both correct"]),
 ).map("".join)
 _PHRASES = st.tuples(
     st.sampled_from(["", "all ", "none of ", "Both ", "以上", "上述"]),

@@ -1,3 +1,4 @@
+import re
 from collections import Counter
 from dataclasses import replace
 
@@ -94,7 +95,22 @@ def test_what_says_that_no_option_holds_is_true_wherever_it_is_put(final: str) -
 
 
 @pytest.mark.parametrize(
-    "last", ["All of the above", "A and C", "Both B and D", "neither (A) nor (B)", "two of those above", "以上都对"]
+    "last",
+    [
+        "All of the above",
+        "A and C",
+        "Both B and D",
+        "neither (A) nor (B)",
+        "A, B and C",
+        "(A), (B), and (D)",
+        "Options A and B",
+        "B and D are both correct.",
+        "two of those above",
+        "以上都对",
+        "以上三项",
+        "A和C",
+        "A、B、D都对",
+    ],
 )
 def test_options_that_speak_of_others_keep_their_place(last: str) -> None:
     bank = load_bank()
@@ -102,6 +118,26 @@ def test_options_that_speak_of_others_keep_their_place(last: str) -> None:
     for seed in range(50):
         turn = PairWriter(bank, Draws("chain", seed), "classic").write("doc:0", pair("Where?", last, options))
         assert sorted(options, key=turn.ask.index) == options
+
+
+@pytest.mark.parametrize("last", ["A and C", "A、C都对"])
+def test_options_that_speak_of_letters_have_letters(last: str) -> None:
+    bank = load_bank()
+    options = [*OPTIONS, last]
+    for seed in range(200):
+        turn = PairWriter(bank, Draws("chain", seed), "classic").write("doc:0", pair("Where?", last, options))
+        assert re.search(r"A\W+Paris\W.*C\W+Rome\W", turn.ask, re.DOTALL)
+        assert last in turn.reply or "E" in turn.reply
+
+
+def test_an_answer_that_only_resembles_an_option_keeps_its_words_and_the_option_too() -> None:
+    bank = load_bank()
+    options = [*OPTIONS, "None of these"]
+    for seed in range(50):
+        turn = PairWriter(bank, Draws("chain", seed), "classic").write(
+            "doc:0", pair("Where?", "none of these", options)
+        )
+        assert "None of these" in turn.ask and "none of these" in turn.reply
 
 
 def test_options_that_only_sound_like_it_are_shuffled() -> None:
@@ -124,6 +160,19 @@ def test_options_with_punctuation_keep_lines_of_their_own() -> None:
             turn = PairWriter(bank, Draws("chain", seed), "classic").write("doc:0", pair("What?", options[0], options))
             places = sorted(turn.ask.index(option) for option in options)
             assert ("\n" in turn.ask[places[0] : places[1]]) == in_lines
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_options_without_labels_can_be_told_apart(language: str) -> None:
+    whole = load_bank(language)
+    rows = [style for style in whole.option_styles if style.labels == "none" and "\n" not in style.joint]
+    assert rows
+    for style in rows:
+        bank = replace(whole, option_styles=(style,))
+        for options in (["red", "green"], [f"red{style.joint}blue", "green"]):
+            turn = PairWriter(bank, Draws("chain"), "classic").write("doc", pair("What?", "green", options))
+            joint = "\n" if len(options[0]) > 3 else style.joint
+            assert any(joint.join(order) in turn.ask for order in (options, options[::-1]))
 
 
 @pytest.mark.parametrize(("reasoning", "kind"), [(None, "free_form"), ("It is not listed.", "chain_of_thought")])

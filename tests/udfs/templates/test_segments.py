@@ -24,6 +24,9 @@ def test_values_are_put_in_once() -> None:
         ('called "Paris."', 'It is called "Paris." Yes'),
         ("(Paris)", "It is (Paris). Yes"),
         ("巴黎。", "It is 巴黎。 Yes"),
+        ("पेरिस।", "It is पेरिस। Yes"),
+        ("باريس؟", "It is باريس؟ Yes"),
+        ("Paris‽", "It is Paris‽ Yes"),
         ("", "It is . Yes"),
     ],
 )

@@ -238,6 +238,11 @@ def test_json_array_is_read_whatever_the_block_size(records, indent, block):
     assert found == records
 
 
+def test_a_csv_header_costs_no_record_and_no_field(tmp_path):
+    path = _write(tmp_path, "a.csv", b"text,caf\xe9,text,text\nfirst,1,2,3\n")
+    assert _read(path) == ({"1": {"text": "first", "caf\\xe9": "1", "text.2": "2", "text.3": "3"}}, {})
+
+
 def test_bad_csv_rows_cost_themselves(tmp_path):
     content = b'\xef\xbb\xbftext,n\nok,1\ntoo,many,fields\n\ncaf\xe9,2\n"a"b,3\n' + b"\xe4\xb8\x96,4\n\x00null,5\n"
     good, bad = _read(_write(tmp_path, "a.csv", content))
@@ -259,6 +264,22 @@ def test_parquet_with_bytes_that_are_not_text(tmp_path):
     invalid = pa.Array.from_buffers(pa.string(), 2, pa.array([b"\xff\xfe", b"good"]).buffers())
     pq.write_table(pa.table({"text": invalid}), tmp_path / "b.parquet")
     assert _read(tmp_path / "b.parquet") == ({"2": {"text": "good"}}, {"1": "invalid_encoding"})
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        pa.array([0, -(10**17)], pa.timestamp("us")),
+        pa.array([0, 2**31 - 1], pa.date32()),
+        pa.array([0, 2**62], pa.duration("s")),
+        pa.array([None, 0], pa.timestamp("us", tz="Nowhere/Land")),
+    ],
+    ids=lambda values: str(values.type),
+)
+def test_parquet_with_a_time_that_python_cannot_hold(tmp_path, values):
+    pq.write_table(pa.table({"text": ["good", "bad"], "at": values}), tmp_path / "a.parquet")
+    good, bad = _read(tmp_path / "a.parquet")
+    assert (list(good), bad) == (["1"], {"2": "invalid_record"})
 
 
 def test_truncated_parquet_is_unreadable(tmp_path):

@@ -4,7 +4,8 @@ import pytest
 
 from udfs.config import build
 from udfs.errors import ConfigError
-from udfs.text.sources import FileSource
+from udfs.text.recast import KINDS, READERS
+from udfs.text.sources import FileSource, TextSource, TuningSource
 
 
 @pytest.mark.parametrize(
@@ -45,3 +46,30 @@ def test_bad_settings_are_explained():
         build(FileSource, {"path": "x", "format": "jsnl"}, "source")
     with pytest.raises(ConfigError, match="`options` applies to the formats"):
         build(FileSource, {"path": "x", "options": {"part": [0.0, 0.5]}}, "source")
+    with pytest.raises(ConfigError, match="window` applies to the format squad alone"):
+        build(FileSource, {"path": "x", "format": "tatqa", "options": {"window": 50}}, "source")
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_a_source_asks_a_published_set_for_what_it_holds(name):
+    assert KINDS.keys() == READERS.keys()
+    kinds = {"examples": "example", "instructions": "instruction", "conversations": "conversation"}
+    for kind, record in kinds.items():
+        tree = {"path": "x", "format": name, "kind": kind}
+        if record in KINDS[name]:
+            assert build(TuningSource, tree, "source").kind == kind
+        else:
+            with pytest.raises(ConfigError, match=f"{name!r} holds no {kind}, but"):
+                build(TuningSource, tree, "source")
+    if "text" in KINDS[name]:
+        assert build(TextSource, {"path": "x", "format": name}, "source").is_recast
+    else:
+        with pytest.raises(ConfigError, match="holds no texts"):
+            build(TextSource, {"path": "x", "format": name}, "source")
+
+
+@pytest.mark.parametrize("below", ["squad/0.jsonl", "squad/shard/0.jsonl", "squad/shard/train/0.jsonl"])
+def test_a_dataset_of_the_collection_is_all_of_its_folder(below):
+    source = TuningSource(path="/data/collection/", kind="examples", collection=True)
+    assert source.takes(f"file:/data/collection/{below}") and source.name_of(f"/data/collection/{below}") == "squad"
+    assert not source.takes("/data/collection/README.jsonl") and not source.takes("/data/collection/other/0.jsonl")

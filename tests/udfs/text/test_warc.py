@@ -4,6 +4,7 @@ import gzip
 import io
 from pathlib import Path
 
+import brotli
 import pytest
 
 from udfs.text import readers
@@ -76,6 +77,29 @@ def test_texts_of_pages_and_of_extracted_text(tmp_path: Path, name: str) -> None
     }
 
 
+def encoded_as(encoding: str, body: bytes) -> bytes:
+    return record("response", http(f"text/html\r\nContent-Encoding: {encoding}", body), HTTP)
+
+
+def test_pages_are_decompressed_and_one_that_cannot_be_costs_itself_alone(tmp_path: Path) -> None:
+    path = tmp_path / "a.warc"
+    page = PAGE.encode()
+    known = [encoded_as("br", brotli.compress(page)), encoded_as("gzip", gzip.compress(page)), encoded_as("br", page)]
+    path.write_bytes(b"".join([*known, encoded_as("zstd", b"x"), encoded_as("gzip, br", b"x"), RECORDS[2]]))
+    good, bad = read(path)
+    assert bad == {"4": "invalid_encoding", "5": "invalid_encoding"}
+    assert set(good) == {"1", "2", "3", "6"}
+    assert all("150 years old" in fields["text"] for fields in good.values())
+
+
+@pytest.mark.parametrize("content_type", ["text/html", "text/plain"])
+def test_half_of_a_surrogate_pair_costs_its_record(tmp_path: Path, content_type: str) -> None:
+    path = tmp_path / "a.warc"
+    path.write_bytes(record("response", http(f"{content_type}; charset=utf-7", b"+2AA- Elm"), HTTP) + RECORDS[6])
+    good, bad = read(path)
+    assert bad == {"1": "invalid_encoding"} and set(good) == {"2"}
+
+
 def test_a_file_that_ends_early_costs_its_rest(tmp_path: Path) -> None:
     path = tmp_path / "cut.warc.gz"
     whole = b"".join(map(gzip.compress, [RECORDS[7]] * 50))
@@ -95,6 +119,28 @@ def test_a_record_of_any_size_is_bounded(tmp_path: Path, monkeypatch: pytest.Mon
     path.write_bytes(record("conversion", b"x" * 101, "text/plain") + RECORDS[7])
     good, bad = read(path)
     assert bad == {"1": "too_long"} and set(good) == {"2"}
+
+
+def test_a_compressed_page_of_any_size_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(readers, "MAX_RECORD_BYTES", 10_000)
+    path = tmp_path / "a.warc"
+    path.write_bytes(encoded_as("gzip", gzip.compress(b"x " * 10_000)) + RECORDS[7])
+    good, bad = read(path)
+    assert bad == {"1": "too_long"} and set(good) == {"2"}
+
+
+def test_bytes_behind_the_end_of_a_body_cost_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "a.warc"
+    page = PAGE.encode()
+    chunked = f"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nTransfer-Encoding: chunked\r\n\r\n{len(page):x}\r\n"
+    behind = [
+        encoded_as("gzip", gzip.compress(page) + b"x" * 100_000),
+        record("response", chunked.encode() + page + b"\r\n0\r\n\r\nmore", HTTP),
+    ]
+    path.write_bytes(b"".join([*behind, RECORDS[7]]))
+    good, bad = read(path)
+    assert bad == {} and set(good) == {"1", "2", "3"}
+    assert all("150 years old" in good[number]["text"] for number in "12")
 
 
 def test_what_is_no_archive_gives_nothing(tmp_path: Path) -> None:

@@ -25,4 +25,12 @@ READERS: dict[str, Reader] = {
     "seed_tasks": reader(seed_tasks.entries, seed_tasks.recast),
 }
 
-__all__ = ["READERS", "Reader", "Recast", "RecastOptions"]
+# The kinds of records that each format holds.
+KINDS: dict[str, tuple[str, ...]] = {
+    "aqua_rat": ("example",),
+    "wikitext": ("text",),
+    "seed_tasks": ("instruction",),
+    **dict.fromkeys(("squad", "pubmedqa_no_opt", "pubmedqa_yes_opt", "fairytaleqa", "tatqa"), ("text", "example")),
+}
+
+__all__ = ["KINDS", "READERS", "Reader", "Recast", "RecastOptions"]

@@ -60,7 +60,10 @@ def recast(story: Story, options: RecastOptions) -> Iterator[Recast]:
         except Malformed as error:
             yield refused(error, row)
     for names, pairs in grouped.items():
-        yield example("\n\n".join(story.sections[name] for name in names), pairs, "FairyTaleQA")
+        try:
+            yield example("\n\n".join(story.sections[name] for name in names), pairs, "FairyTaleQA")
+        except Malformed as error:
+            yield refused(error, {"cor_section": names, "questions": pairs})
 
 
 def _named(story: Story, listed: str) -> tuple[str, ...]:

@@ -22,11 +22,15 @@ def entries(path: str) -> Iterator[Any]:
 def recast(article: Any, options: RecastOptions) -> Iterator[Recast]:
     """Every paragraph as a text and as examples. The part is drawn for whole articles, by their first context."""
     paragraphs = take(article, "paragraphs", list)
-    if not paragraphs or not options.selects(take(paragraphs[0], "context", str)):
+    contexts = (entry.get("context") for entry in paragraphs if isinstance(entry, dict))
+    if not options.selects(next((context for context in contexts if isinstance(context, str)), "")):
         return
     title = str(article.get("title", ""))
     for paragraph in paragraphs:
-        yield from _paragraph(paragraph, title, options)
+        try:
+            yield from list(_paragraph(paragraph, title, options))
+        except Malformed as error:
+            yield refused(error, paragraph)
 
 
 def _paragraph(paragraph: Any, title: str, options: RecastOptions) -> Iterator[Recast]:

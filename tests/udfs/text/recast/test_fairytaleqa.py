@@ -30,6 +30,13 @@ def test_questions_share_the_sections_they_name_in_the_order_of_the_story(write)
     ]
 
 
+def test_a_blank_section_costs_its_questions(write):
+    write("set/stories/blue-goat-story.csv", STORY.replace("The goat ran off.", " "))
+    records = list(READERS["fairytaleqa"](write("set/questions/blue-goat-questions.csv", QUESTIONS)))
+    assert [pair["A"] for found in of_kind(records, "example") for pair in found["QA_list"]] == ["a miller", "the goat"]
+    assert [found["reason"] for found in of_kind(records, "reject")] == ["invalid_record"] * 2 + ["missing_text"]
+
+
 def test_questions_without_their_story_are_one_reject(write):
     lonely = list(READERS["fairytaleqa"](write("set/questions/lost-questions.csv", QUESTIONS)))
     assert [found["reason"] for found in lonely] == ["unreadable_file"]

@@ -64,6 +64,13 @@ def test_one_bad_question_costs_one_question(write):
     assert reasons == ["invalid_record", "no_pairs", *["invalid_record"] * 4]
 
 
+def test_one_bad_paragraph_costs_one_paragraph(write):
+    good = article(qa("Where?", ("Orvane", 26)))["paragraphs"]
+    bad = [{"context": " ", "qas": []}, {"context": FIRST, "qas": None}, "not an object"]
+    records = read(write("a.json", {"data": [{"paragraphs": [*bad, *good, *bad, *good]}]}))
+    assert [found["kind"] for found in records] == [*["reject"] * 3, "text", "example"] * 2
+
+
 def test_parts_share_no_article(write):
     data = [article(context=f"{FIRST} Number {number}.") for number in range(40)]
     path = write("a.json", {"data": data})
