@@ -43,7 +43,7 @@ class _Brotli:
     unused_data = b""
 
     def __init__(self) -> None:
-        import brotli  # comes with Resiliparse
+        import brotli
 
         self._decompressor = brotli.Decompressor()
 
