@@ -104,10 +104,10 @@ class Checkpoints:
             shutil.rmtree(final, ignore_errors=True)
             os.replace(part, final)
             present = complete(self._folder)
-            kept = retained([entry.name for entry in present], self._config.keep_last, self._config.keep_every)
+            kept = self._retained([entry.name for entry in present])
             busy: set[str] = set()
             if self._remote is not None:
-                self._remote.send(final, kept)
+                self._remote.send(final, self._retained)
                 busy = self._remote.busy()
             for old in present:
                 if old.name not in kept | busy:
@@ -157,6 +157,9 @@ class Checkpoints:
         if _KEY not in client:
             raise DataError(f"checkpoint {checkpoint} cannot be read. Remove it to continue from the one before.")
         return Progress(**client[_KEY])
+
+    def _retained(self, names: Sequence[str]) -> set[str]:
+        return retained(names, self._config.keep_last, self._config.keep_every)
 
     def _load(self, engine: Engine, name: str) -> dict[str, Any]:
         with output_to_stderr():
