@@ -291,10 +291,14 @@ def resolve(name: str | Path, overrides: Iterable[str] = ()) -> TrainingConfig:
         overrides: ``section.key=value`` each.
 
     Raises:
-        ConfigError: anything wrong in the file or the overrides.
+        ConfigError: anything wrong in the file, the overrides or the environment.
     """
     config = build(TrainingConfig, override(read(name, "training"), overrides), str(name))
     deepspeed_section(config)
+    try:
+        without_credentials(tracking_uri(config))
+    except ValueError as error:
+        raise ConfigError(f"MLFLOW_TRACKING_URI: {error}.") from None
     return config.model_copy(update={"model": local(config.model)})
 
 

@@ -27,6 +27,7 @@ from trainer.data.sources import ShardSet
 from trainer.model.attention import attention_implementation
 from trainer.model.loss import LanguageModelLoss
 from trainer.tracking.plots import draw_losses
+from trainer.tracking.store import store_address
 from udfs.errors import ConfigError, DataError, EnvironmentProblem, InstructionPretrainingError, exit_code
 from udfs.shards.format import ROLES
 from udfs.tokens import load_tokenizer
@@ -43,7 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--name", action="append", help="name of the model; its folder's path if not given")
     parser.add_argument("--set", required=True, action="append", metavar="NAME=DIR", help="shard set, with its name")
     parser.add_argument("--output", type=Path, required=True, help="folder for the table and the plot")
-    parser.add_argument("--uri", default=os.environ.get("MLFLOW_TRACKING_URI"), help="store; $MLFLOW_TRACKING_URI")
+    store = os.environ.get("MLFLOW_TRACKING_URI")
+    parser.add_argument("--uri", type=store_address, default=store, help="store; $MLFLOW_TRACKING_URI")
     given = parser.parse_args(argv)
     names = given.name or [str(model) for model in given.model]
     places = [entry.partition("=") for entry in given.set]

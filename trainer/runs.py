@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from trainer.checkpoints.layout import MODEL, RECORD, WAITING
-from trainer.tracking.store import Store, Waiting
+from trainer.tracking.store import Store, Waiting, store_address
 from udfs.errors import DataError, InstructionPretrainingError, exit_code
 
 
@@ -30,7 +30,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         command.add_argument("output_dir", type=Path, help="output_dir of the training")
         store = os.environ.get("MLFLOW_TRACKING_URI")
         command.add_argument(
-            "--uri", default=store, required=store is None, help="MLflow store of the training; $MLFLOW_TRACKING_URI"
+            "--uri",
+            type=store_address,
+            default=store,
+            required=store is None,
+            help="MLflow store of the training; $MLFLOW_TRACKING_URI",
         )
     command.add_argument("--name", required=True, help="registered model; catalog.schema.model in Unity Catalog")
     command.add_argument("--alias", help="alias that is to point to the new version")

@@ -49,6 +49,14 @@ def test_mistakes_are_named(change: str, said: str) -> None:
         resolve("tiny", [*SET, change])
 
 
+def test_a_password_in_the_environment_is_refused_and_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:secret@server")
+    with pytest.raises(ConfigError, match=r"^MLFLOW_TRACKING_URI: must not hold a user or a password") as refused:
+        resolve("tiny", SET)
+    assert "secret" not in str(refused.value)
+    assert resolve("tiny", [*SET, "tracking.uri=http://server"]).tracking.uri == "http://server"
+
+
 def test_a_deepspeed_file_may_leave_values_to_the_trainer(tmp_path: Path) -> None:
     file = tmp_path / "ds.json"
     tree = {"zero_optimization": {"stage": 2}, "train_batch_size": "auto", "bf16": {"enabled": "auto"}}

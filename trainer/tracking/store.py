@@ -4,6 +4,7 @@ Everything is a *record*: a mapping of plain values with its ``kind``. A record 
 therefore wait in a file and be written later, by another process too.
 """
 
+import argparse
 import json
 import logging
 import os
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from udfs.shards.manifest import Manifest
-from udfs.tracking import artifact_location
+from udfs.tracking import artifact_location, without_credentials
 
 log = logging.getLogger("trainer")
 
@@ -23,6 +24,19 @@ IDENTITY = "ipt.identity"  # tag of a run: which training it is of
 _PARAMETERS, _METRICS = 100, 1_000  # in one request
 _DIGEST_LIMIT = 36  # characters of a dataset's digest
 _MODEL_TYPE = "checkpoint"
+
+
+def store_address(uri: str) -> str:
+    """``--uri`` of a command, which is shown.
+
+    Raises:
+        ArgumentTypeError: it holds a password or a token; the message does not repeat it.
+    """
+    try:
+        without_credentials(uri)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return uri
 
 
 class Store:
