@@ -10,7 +10,6 @@ means over examples as metrics. Exit codes: 0 done; 1 not possible; 2 wrong argu
 """
 
 import argparse
-import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -20,14 +19,13 @@ import numpy as np
 import torch
 from transformers import AutoModelForCausalLM
 
-from trainer.checkpoints.layout import RECORD
 from trainer.data.loader import read_rows
 from trainer.data.objective import Groups, role_weights
 from trainer.data.sources import ShardSet
 from trainer.model.attention import attention_implementation
 from trainer.model.loss import LanguageModelLoss
 from trainer.tracking.plots import draw_losses
-from trainer.tracking.store import store_address
+from trainer.tracking.store import run_of, store_address
 from udfs.errors import ConfigError, DataError, EnvironmentProblem, InstructionPretrainingError, exit_code
 from udfs.shards.format import ROLES
 from udfs.tokens import load_tokenizer
@@ -162,12 +160,12 @@ def write(rows: Sequence[Mapping[str, Any]], folder: Path) -> None:
 def _log(model: Path, uri: str, found: Mapping[str, float], folder: Path) -> None:
     import mlflow
 
-    record = model / RECORD
-    run_id = json.loads(record.read_text(encoding="utf-8")).get("run_id") if record.is_file() else None
-    if not run_id:
-        raise DataError(f"{model} names no MLflow run of a training, so nothing was logged to {uri}.")
     client = mlflow.MlflowClient(uri)
+    run_id = None
     try:
+        run_id = run_of(model, uri)
+        if not run_id:
+            raise DataError(f"{model} names no MLflow run of a training, so nothing was logged to {uri}.")
         for name, value in found.items():
             client.log_metric(run_id, name, value)
         for file in (TABLE, PLOT):

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from trainer.checkpoints.layout import RECORD
 from udfs.shards.manifest import Manifest
 from udfs.tracking import artifact_location, without_credentials
 
@@ -39,6 +40,27 @@ def store_address(uri: str) -> str:
     return uri
 
 
+def run_of(model: Path, uri: str) -> str:
+    """MLflow run of the training that an exported model came from; "" where there is none.
+
+    A store that was away at the export has begun the run later: it is then found by the training's identity.
+    """
+    from mlflow import MlflowClient
+
+    path = model / RECORD
+    record = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    if record.get("run_id") or "identity" not in record:
+        return str(record.get("run_id", ""))
+    client = MlflowClient(uri)
+    found = client.search_runs(
+        [experiment.experiment_id for experiment in client.search_experiments()],
+        f"tags.`{IDENTITY}` = '{record['identity']}'",
+        max_results=1,
+        order_by=["attributes.start_time DESC"],
+    )
+    return str(found[0].info.run_id) if found else ""
+
+
 class Store:
     """An MLflow store and one run in it.
 
@@ -60,14 +82,14 @@ class Store:
     def write(self, record: Record) -> None:
         """Write a record; what the store can never take is left out with a warning.
 
-        Whatever else it raises is raised.
+        Whatever else it raises is raised, and all that it says to the beginning of a run, which the others need.
         """
         from mlflow.exceptions import MlflowException
 
         try:
             self._apply(record)
         except MlflowException as error:
-            if error.error_code != "INVALID_PARAMETER_VALUE":
+            if error.error_code != "INVALID_PARAMETER_VALUE" or record["kind"] == "run":
                 raise
             log.warning("MLflow refused a record of kind %s: %s", record["kind"], error)
 
