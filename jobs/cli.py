@@ -107,8 +107,10 @@ def _run(arguments: argparse.Namespace) -> int:
         number = getattr(arguments, option, None)
         if number is not None and number < 1:
             raise ConfigError(f"--{option} {number} must be at least 1.")
-    if continuous is not None and (load_verb(arguments.verb).stage is None or len(steps) != 1):
-        raise ConfigError(f"--continuous needs one streaming step; {arguments.verb} has {len(steps)} here. Use --step.")
+    if continuous is not None and load_verb(arguments.verb).stage is None:
+        raise ConfigError(f"--continuous is for verbs that stream; {arguments.verb} reads what is there and ends.")
+    if continuous is not None and len(steps) != 1:
+        raise ConfigError(f"--continuous needs one step; {arguments.verb} has {len(steps)} here. Use --step.")
     given = [name for name in ("tokens_per_second", "price_per_hour") if getattr(arguments, name, None) is not None]
     if given and arguments.estimate is None:
         raise ConfigError(f"--{given[0].replace('_', '-')} belongs to --estimate N, which is missing.")

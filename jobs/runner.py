@@ -130,9 +130,14 @@ class Runner:
 
 
 def describe(pipeline: Pipeline, steps: Sequence[Step]) -> str:
-    """What a dry run prints: resolved configuration, input and output tables, and what would be read."""
+    """What a dry run prints: resolved configuration, input and output tables, and what would be read.
+
+    Raises:
+        ConfigError: the target or a training does not exist or is wrong.
+    """
     import yaml
 
+    load_target(pipeline.lakehouse.target)
     lakehouse = Lakehouse(pipeline.lakehouse, _no_session)
     tree = {"lakehouse": pipeline.lakehouse.model_dump(mode="json"), "steps": {}}
     lines = []

@@ -58,9 +58,10 @@ def test_help_lists_the_verbs_in_pipeline_order_and_loads_nothing_heavy():
 )
 def test_wrong_setting_is_one_message_and_exit_code_2(pipeline, tmp_path, capsys, change, message):
     path = pipeline(PIPELINE.format(root=tmp_path / "lake", rounds=2))
-    assert main(["synthesize", "--config", path, "--set", change]) == 2
-    said = capsys.readouterr().err
-    assert message in said and "Traceback" not in said
+    for more in ([], ["--dry-run"]):
+        assert main(["synthesize", "--config", path, "--set", change, *more]) == 2
+        said = capsys.readouterr().err
+        assert message in said and "Traceback" not in said
     assert not (tmp_path / "lake").exists(), "nothing may start before the configuration is right"
 
 
@@ -71,7 +72,9 @@ def test_missing_file_unknown_verb_and_unknown_step(pipeline, tmp_path, capsys):
     assert main(["ingest", "--config", path]) == 2
     assert "sample (sample), synthesize (synthesize)" in capsys.readouterr().err
     assert main(["run", "--config", path, "--steps", "sample,nothing"]) == 2
+    capsys.readouterr()
     assert main(["sample", "--config", path, "--continuous", "5"]) == 2
+    assert "--continuous is for verbs that stream; sample reads what is there" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
