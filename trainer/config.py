@@ -162,11 +162,15 @@ class CheckpointConfig(Config):
     @classmethod
     def _known_protocol(cls, value: str | None) -> str | None:
         if value is not None:
-            from fsspec import available_protocols
+            from fsspec import get_filesystem_class
             from fsspec.utils import get_protocol
 
-            if get_protocol(value) not in available_protocols():
-                raise ValueError(f"no file system is known for {get_protocol(value)}://; install its fsspec package")
+            try:
+                get_filesystem_class(get_protocol(value))
+            except (ImportError, ValueError) as error:
+                raise ValueError(
+                    f"no file system is known for {get_protocol(value)}:// ({error}); install its fsspec package"
+                ) from error
         return value
 
 
@@ -306,13 +310,16 @@ def deepspeed_section(config: TrainingConfig) -> dict[str, Any]:
     """What the DeepSpeed file of the training holds, in DeepSpeed's own keys.
 
     Raises:
-        ConfigError: no such file, or it sets what the training file decides.
+        ConfigError: no such file, a stage of ZeRO that does not exist, or it sets what the training file decides.
     """
     path = Path(config.deepspeed)
     if path.suffix == ".json":
         if not path.is_file():
             raise ConfigError(f"deepspeed: no file at {path}. Give an existing path or a short name of conf/deepspeed.")
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))  # JSON is YAML
+        try:
+            tree = yaml.safe_load(path.read_text(encoding="utf-8"))  # JSON is YAML
+        except yaml.YAMLError as error:
+            raise ConfigError(f"{path} is not valid JSON: {error}") from error
         if not isinstance(tree, dict):
             raise ConfigError(f"{path} must hold a mapping, not a {type(tree).__name__}.")
     else:
@@ -334,7 +341,13 @@ def deepspeed_section(config: TrainingConfig) -> dict[str, Any]:
             f"deepspeed {config.deepspeed!r} sets {', '.join(taken)}; the training file decides that "
             f"({', '.join(sorted({owned[key] for key in taken}))}). Remove it from the DeepSpeed file."
         )
-    stage = tree.get("zero_optimization", {}).get("stage", 0)
+    zero = tree.get("zero_optimization", {})
+    stage = zero.get("stage", 0) if isinstance(zero, dict) else zero
+    if not isinstance(zero, dict) or stage not in range(4):
+        raise ConfigError(
+            f"deepspeed {config.deepspeed!r}: zero_optimization is {zero!r}; it must be a mapping whose stage is 0, 1, "
+            "2 or 3."
+        )
     if stage == 0 and config.precision == "bf16":
         raise ConfigError("precision bf16 needs ZeRO (deepspeed: zero1, zero2 or zero3), which keeps fp32 weights.")
     if stage == 3 and (config.compile or config.activation_checkpointing == "selective"):

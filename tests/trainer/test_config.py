@@ -67,6 +67,22 @@ def test_a_deepspeed_file_may_leave_values_to_the_trainer(tmp_path: Path) -> Non
         resolve("tiny", [*SET, f"deepspeed={file}"])
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('{"zero_optimization": ', "is not valid JSON"),
+        ('{"zero_optimization": 3}', "zero_optimization is 3; it must be a mapping"),
+        ('{"zero_optimization": {"stage": 4}}', "whose stage is 0, 1, 2 or 3"),
+        ('{"zero_optimization": {"stage": "two"}}', "whose stage is 0, 1, 2 or 3"),
+    ],
+)
+def test_a_wrong_deepspeed_file_is_one_message(text: str, said: str, tmp_path: Path) -> None:
+    file = tmp_path / "ds.json"
+    file.write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError, match=said):
+        resolve("tiny", [*SET, f"deepspeed={file}"])
+
+
 def test_batches_over_ranks() -> None:
     config = resolve("tiny", [*SET, "batch.sequences=24", "batch.micro_batch=8"])
     assert [batch_shape(config, ranks) for ranks in (1, 3, 24)] == [(8, 3), (8, 1), (1, 1)]

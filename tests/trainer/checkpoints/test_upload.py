@@ -4,6 +4,7 @@ import logging
 from functools import partial
 from pathlib import Path
 
+import fsspec
 import pytest
 
 from trainer.checkpoints.checkpoints import retained
@@ -63,6 +64,9 @@ def test_a_place_that_cannot_be_written_stops_nothing(tmp_path: Path, caplog: py
     assert "was not copied" in caplog.text
 
 
-def test_an_unknown_kind_of_place_is_told_at_once() -> None:
-    with pytest.raises(ConfigError, match="no file system is known for nowhere://"):
-        resolve("tiny", ["data.sources.raw.path=x", "output_dir=x", "checkpoints.upload=nowhere://bucket"])
+@pytest.mark.parametrize("kind", ["nowhere", "ipt-missing"])
+def test_a_kind_of_place_that_cannot_be_opened_is_told_at_once(kind: str) -> None:
+    # As fsspec knows those whose package is not installed.
+    fsspec.register_implementation("ipt-missing", "ipt_missing.Files", errtxt="Install it", clobber=True)
+    with pytest.raises(ConfigError, match=f"no file system is known for {kind}://"):
+        resolve("tiny", ["data.sources.raw.path=x", "output_dir=x", f"checkpoints.upload={kind}://bucket"])
