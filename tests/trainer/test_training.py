@@ -175,6 +175,12 @@ def test_stopped_by_sigterm_saves_and_goes_on(root: Path, undisturbed: Path) -> 
     # The file asked for a checkpoint after the first step, which later ones have replaced since.
     models = client.search_logged_models([run.info.experiment_id], f"source_run_id = '{run.info.run_id}'")
     assert min(model.name for model in models) == "step-00000001" and not (output / "SAVE").exists()
+    state = next(markers[-1].parent.glob("*model_states.pt"))
+    whole = state.read_bytes()
+    state.write_bytes(whole[:1000])
+    damaged = _run(command)
+    assert damaged.returncode == 1 and f"{markers[-1].parent} cannot be read" in damaged.stderr
+    state.write_bytes(whole)
     assert _run(command).returncode == 0
     assert _losses(output) == _losses(undisturbed)
 
