@@ -232,6 +232,19 @@ def test_too_many_spikes_stop_the_training(root: Path) -> None:
     assert run.info.status == "FAILED"
 
 
+def test_steps_without_a_learned_token_move_no_weight(root: Path) -> None:
+    contexts = write_set(root, "contexts", 40, roles=True, quarters=[1, 1, 1, 1])
+    output = root / "nothing"
+    changes = [f"data.sources.raw.path={contexts}", "objective=synthesizer", "duration={steps: 3, tokens: null}"]
+    done = _run(_command(root, output, *changes))
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert [(line["loss_weight"], line["skipped"]) for line in _lines(output)] == [(0.0, "")] * 3
+    model = AutoModelForCausalLM.from_pretrained(output / "model")
+    torch.manual_seed(0)
+    first = AutoModelForCausalLM.from_config(model.config).state_dict()
+    assert all(torch.equal(value, first[name]) for name, value in model.state_dict().items())
+
+
 def _record(output: Path) -> str:
     return (output / "model" / "training.json").read_text(encoding="utf-8")
 
