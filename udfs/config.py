@@ -99,13 +99,15 @@ def _read(path: Path, kind: str, seen: tuple[Path, ...]) -> dict[str, Any]:
         raise ConfigError(f"{path.name} inherits itself: {' -> '.join(entry.name for entry in (*seen, path))}.")
     try:
         tree = _parse(path.read_text(encoding="utf-8")) or {}
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not valid YAML: {error}") from error
     if not isinstance(tree, dict):
         raise ConfigError(f"{path} must hold a mapping, not a {type(tree).__name__}.")
     parent = tree.pop("inherits", None)
     if parent is None:
         return tree
+    if not isinstance(parent, str):
+        raise ConfigError(f"{path}: inherits must be the name of one file, not {parent!r}.")
     sibling = path.parent / f"{parent}.yaml"
     base = _read(sibling if sibling.is_file() else locate(parent, kind), kind, (*seen, path))
     return merge(base, tree)

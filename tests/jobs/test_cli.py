@@ -54,6 +54,8 @@ def test_help_lists_the_verbs_in_pipeline_order_and_loads_nothing_heavy():
         ("lakehouse.target=locl", "Did you mean 'local'"),
         ("lakehouse.root=a`b", "without a backtick"),
         ("steps.../x.rounds=2", "a step names folders"),
+        ("sample.verb=smaple", "there is no verb 'smaple'. Did you mean 'sample'"),
+        ("sample.verb=[sample]", "there is no verb ['sample']"),
     ],
 )
 def test_wrong_setting_is_one_message_and_exit_code_2(pipeline, tmp_path, capsys, change, message):

@@ -58,6 +58,19 @@ def test_a_mapping_behind_replace_keeps_no_key_of_its_base(tmp_path: Path):
         read(tmp_path / "child.yaml", "pipelines")
 
 
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"inherits: [a, b]\n", r"inherits must be the name of one file, not \['a', 'b'\]"),
+        (b"name: \xff\n", "is not valid YAML: .*can't decode byte 0xff"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_one_message(content: bytes, said: str, tmp_path: Path):
+    (tmp_path / "wrong.yaml").write_bytes(content)
+    with pytest.raises(ConfigError, match=said):
+        read(tmp_path / "wrong.yaml", "pipelines")
+
+
 def test_cycle_of_inherits_is_refused(tmp_path: Path):
     (tmp_path / "a.yaml").write_text("inherits: b\n")
     (tmp_path / "b.yaml").write_text("inherits: a\n")
