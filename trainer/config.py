@@ -18,6 +18,7 @@ from trainer.guard import GuardConfig
 from trainer.model.hub import local
 from udfs.config import Config, build, fingerprint, locate, override, read
 from udfs.errors import ConfigError
+from udfs.shards.store import without_password
 from udfs.tracking import without_credentials
 
 
@@ -73,6 +74,11 @@ class SourceConfig(Config):
     weight: float = Field(default=1.0, gt=0)
     # Passes over the set after which it has run dry; null allows any number.
     max_repeats: float | None = Field(default=None, gt=0)
+
+    @field_validator("path")
+    @classmethod
+    def _no_password(cls, value: str) -> str:
+        return without_password(value)
 
 
 class DataConfig(Config):
@@ -171,6 +177,7 @@ class CheckpointConfig(Config):
                 raise ValueError(
                     f"no file system is known for {get_protocol(value)}:// ({error}); install its fsspec package"
                 ) from error
+            without_password(value)
         return value
 
 
@@ -186,6 +193,11 @@ class HeldOutConfig(Config):
     every_steps: int = Field(default=1000, ge=1)
     # Rows of each set, spread evenly over it.
     rows: int = Field(default=256, ge=1)
+
+    @field_validator("sources")
+    @classmethod
+    def _no_password(cls, value: dict[str, str]) -> dict[str, str]:
+        return {name: without_password(place) for name, place in value.items()}
 
 
 class TrackingConfig(Config):

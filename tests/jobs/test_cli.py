@@ -53,6 +53,7 @@ def test_help_lists_the_verbs_in_pipeline_order_and_loads_nothing_heavy():
         ("rounds", "is not of the form"),
         ("lakehouse.target=locl", "Did you mean 'local'"),
         ("lakehouse.root=a`b", "without a backtick"),
+        ("lakehouse.shards=ftp://me:secret@server/x", "must not hold a password"),
         ("steps.../x.rounds=2", "a step names folders"),
         ("sample.verb=smaple", "there is no verb 'smaple'. Did you mean 'sample'"),
         ("sample.verb=[sample]", "there is no verb ['sample']"),
@@ -63,7 +64,7 @@ def test_wrong_setting_is_one_message_and_exit_code_2(pipeline, tmp_path, capsys
     for more in ([], ["--dry-run"]):
         assert main(["synthesize", "--config", path, "--set", change, *more]) == 2
         said = capsys.readouterr().err
-        assert message in said and "Traceback" not in said
+        assert message in said and "Traceback" not in said and "secret" not in said
     assert not (tmp_path / "lake").exists(), "nothing may start before the configuration is right"
 
 

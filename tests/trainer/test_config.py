@@ -57,6 +57,15 @@ def test_a_password_in_the_environment_is_refused_and_not_repeated(monkeypatch: 
     assert resolve("tiny", [*SET, "tracking.uri=http://server"]).tracking.uri == "http://server"
 
 
+@pytest.mark.parametrize("setting", ["data.sources.raw.path", "held_out.sources.held", "checkpoints.upload"])
+def test_an_address_with_a_password_is_refused_and_not_repeated(setting: str) -> None:
+    with pytest.raises(ConfigError, match="must not hold a password") as refused:
+        resolve("tiny", [*SET, f"{setting}=ftp://me:secret@server/x"])
+    assert "secret" not in str(refused.value)
+    # The user of such an address is a container.
+    assert resolve("tiny", [*SET, "data.sources.raw.path=abfss://data@account.dfs.core.windows.net/raw"])
+
+
 def test_a_deepspeed_file_may_leave_values_to_the_trainer(tmp_path: Path) -> None:
     file = tmp_path / "ds.json"
     tree = {"zero_optimization": {"stage": 2}, "train_batch_size": "auto", "bf16": {"enabled": "auto"}}
