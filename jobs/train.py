@@ -121,7 +121,8 @@ def _foresee(config: TrainConfig, job: Job) -> None:
 def _asked(arguments: list[str], config: TrainConfig, job: Job) -> str:
     """What the trainer prints."""
     command = [sys.executable, *arguments]
-    checked = subprocess.run(command, env=_environment(config), capture_output=True, text=True, check=False)
+    environment = {**_environment(config), "WORLD_SIZE": str(config.ranks)}  # over which the batch must be divisible
+    checked = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     message = checked.stderr.strip().removeprefix("trainer: ")
     if checked.returncode == _CONFIGURATION_ERROR:
         raise ConfigError(f"steps.{job.step}: {message}")

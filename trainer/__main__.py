@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 import yaml
 
-from trainer.config import TrainingConfig, resolve
+from trainer.config import TrainingConfig, batch_shape, resolve
 from trainer.planning.flops import DEVICES
 from trainer.planning.forecast import NO_SHARDS, Forecast, forecast, placed
 from udfs.errors import ConfigError, InstructionPretrainingError, exit_code
@@ -42,6 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.plan:
             overrides = placed(arguments.config, overrides)
         config = resolve(arguments.config, overrides)
+        batch_shape(config, int(os.environ.get("WORLD_SIZE", "1")))
         if arguments.check:
             return 0
         if arguments.dry_run:

@@ -88,6 +88,7 @@ def test_missing_file_unknown_verb_and_unknown_step(pipeline, tmp_path, capsys):
         ("evaluate: {models: {a: models/a}, questions: /nowhere/q.jsonl}", "steps.evaluate: there is nothing"),
         ("train: {training: tini, sources: {raw: 1}}", "Did you mean 'tiny'"),
         ("train: {training: tiny, sources: {raw: 1}, set: {batch: {micro_bach: 1}}}", "Did you mean 'micro_batch'"),
+        ("train: {training: tiny, sources: {raw: 1}, ranks: 3}", "batch.sequences 8 cannot be divided over 3 ranks"),
     ],
 )
 def test_what_would_stop_a_later_step_is_told_before_the_first_one(pipeline, tmp_path, capsys, step, message):
