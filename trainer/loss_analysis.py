@@ -49,6 +49,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     places = [entry.partition("=") for entry in given.set]
     if len(names) != len(given.model) or not all(name and place for name, _, place in places):
         parser.error("give a --name for every --model or for none, and every --set as NAME=DIR")
+    for what, named in (("model", names), ("set", [name for name, _, _ in places])):
+        if len({*named}) < len(named):
+            parser.error(f"give every {what} a name of its own; they are {', '.join(named)}")
     try:
         sets = {name: ShardSet(place) for name, _, place in places}
         rows = []
