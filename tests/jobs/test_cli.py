@@ -75,6 +75,8 @@ def test_missing_file_unknown_verb_and_unknown_step(pipeline, tmp_path, capsys):
     assert main(["ingest", "--config", path]) == 2
     assert "sample (sample), synthesize (synthesize)" in capsys.readouterr().err
     assert main(["run", "--config", path, "--steps", "sample,nothing"]) == 2
+    assert main(["run", "--config", path, "--steps", "", "--dry-run"]) == 2
+    assert "--steps names no step" in capsys.readouterr().err
     capsys.readouterr()
     assert main(["sample", "--config", path, "--continuous", "5"]) == 2
     assert "--continuous is for verbs that stream; sample reads what is there" in capsys.readouterr().err
@@ -127,6 +129,21 @@ def test_every_pipeline_file_is_valid(name, monkeypatch, tmp_path):
     monkeypatch.setenv("IPT_NAMESPACE", "main.ipt")
     monkeypatch.setenv("IPT_EXPERIMENT", "/Shared/ipt")
     assert load_pipeline(name).steps
+
+
+@pytest.mark.parametrize(
+    ("verb", "options"),
+    [
+        ("synthesize", ["--preview", "1", "--estimate", "2"]),
+        ("synthesize", ["--preview", "1", "--continuous", "2"]),
+        ("shard", ["--verify", "--trace", "a:1"]),
+        ("train", ["--show-tokens", "--continuous", "2"]),
+    ],
+)
+def test_of_two_things_to_do_none_is_left_out_silently(verb, options, capsys):
+    with pytest.raises(SystemExit) as refused:
+        main([verb, "--config", "demo", *options])
+    assert refused.value.code == 2 and "not allowed with argument" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
