@@ -102,6 +102,13 @@ def test_what_would_stop_a_later_step_is_told_before_the_first_one(pipeline, tmp
     assert not (tmp_path / "lake").exists()
 
 
+def test_a_root_that_cannot_be_made_is_told(pipeline, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    path = pipeline(PIPELINE.format(root=tmp_path / "file" / "below", rounds=2))
+    assert main(["sample", "--config", path]) == 1
+    assert "lakehouse.root cannot be made" in capsys.readouterr().err
+
+
 def test_dry_run_prints_settings_and_tables_and_starts_nothing(pipeline, tmp_path, capsys):
     path = pipeline(PIPELINE.format(root=tmp_path / "lake", rounds=3))
     assert main(["run", "--config", path, "--dry-run"]) == 0
