@@ -7,7 +7,7 @@ given on the command line: ``--set data.sources.raw.path=... --set output_dir=..
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import Field, field_validator, model_validator
@@ -99,11 +99,15 @@ class DataConfig(Config):
     allow_changed: bool = False
 
 
+# How much of a mean of the past stays in each step.
+Beta = Annotated[float, Field(ge=0, lt=1)]
+
+
 class OptimizerConfig(Config):
     """AdamW; matrices are decayed, norms are not."""
 
     lr: float = Field(gt=0)
-    betas: tuple[float, float] = (0.9, 0.95)
+    betas: tuple[Beta, Beta] = (0.9, 0.95)
     eps: float = Field(default=1e-8, gt=0)
     weight_decay: float = Field(default=0.1, ge=0)
     gradient_clipping: float = Field(default=1.0, gt=0)

@@ -49,9 +49,11 @@ def _parse(text: str) -> Any:
 
 
 class Config(BaseModel):
-    """Base of every configuration model: immutable, keyword only, unknown keys refused."""
+    """Base of every configuration model: immutable, keyword only, unknown keys and infinite numbers refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, protected_namespaces=())
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", validate_default=True, protected_namespaces=(), allow_inf_nan=False
+    )
 
 
 ConfigT = TypeVar("ConfigT", bound=Config)

@@ -33,6 +33,9 @@ def test_every_deepspeed_file_has_its_stage(stage: int) -> None:
     [
         ("optimiser.lr=1", "unknown key. Did you mean 'optimizer'"),
         ("optimizer.lr=0", "greater than 0"),
+        ("optimizer.lr=.inf", "finite number"),
+        ("optimizer.betas=[0.9, 1.0]", "less than 1"),
+        ("objective={response: .nan}", "finite number"),
         ("batch.sequences=0", "greater than or equal to 1"),
         ("batch.sequences=17", "multiple of batch.micro_batch"),
         ("objective=pretraining", "must be one of"),
