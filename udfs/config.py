@@ -178,13 +178,13 @@ def build(model: type[ConfigT], tree: Any, where: str) -> ConfigT:
     try:
         return model.model_validate(dict(tree))
     except ValidationError as error:
-        raise ConfigError(_explain(model, error, where)) from None
+        raise ConfigError(_explain(model, tree, error, where)) from None
 
 
-def _explain(model: type[BaseModel], error: ValidationError, where: str) -> str:
+def _explain(model: type[BaseModel], tree: Any, error: ValidationError, where: str) -> str:
     lines = []
     for item in error.errors():
-        path = ".".join([where, *(str(part) for part in item["loc"])])
+        path = ".".join([where, *_keys(tree, item["loc"], item["type"] == "missing")])
         if item["type"] == "extra_forbidden":
             known = sorted(_fields_at(model, item["loc"][:-1]))
             near = hint(str(item["loc"][-1]), known)
@@ -195,6 +195,16 @@ def _explain(model: type[BaseModel], error: ValidationError, where: str) -> str:
             message = item["msg"].removeprefix("Value error, ")
             lines.append(f"{path}: {message} (got {_CREDENTIALS.sub('//***@', repr(item['input']))}).")
     return "\n".join(lines)
+
+
+def _keys(tree: Any, path: tuple[int | str, ...], missing: bool) -> Iterable[str]:
+    """The keys of ``path`` as they stand in the file; pydantic puts the names of types between them."""
+    for place, part in enumerate(path, start=1):
+        inside = part in tree if isinstance(tree, Mapping) else isinstance(tree, list) and isinstance(part, int)
+        if inside:
+            tree = tree[part]
+        if inside or (missing and place == len(path)):
+            yield str(part)
 
 
 def _fields_at(model: type[BaseModel], path: tuple[int | str, ...]) -> set[str]:

@@ -33,6 +33,20 @@ def test_every_error_is_reported_with_its_value():
     assert "x.inner.rounds" in str(caught.value) and "got 0" in str(caught.value)
 
 
+def test_a_message_names_the_keys_as_they_are_written():
+    class Either(Config):
+        parts: dict[str, float | Inner]
+
+    with pytest.raises(ConfigError) as caught:
+        build(Either, {"parts": {"one": {"rounds": 0}, "two": {"round": 1}}}, "x")
+    assert {line.partition(": ")[0] for line in str(caught.value).splitlines()} == {
+        "x.parts.one",
+        "x.parts.one.rounds",
+        "x.parts.two",
+        "x.parts.two.round",
+    }
+
+
 def test_a_message_does_not_repeat_a_password():
     with pytest.raises(ConfigError) as caught:
         build(Outer, {"name": "a", "inner": {"rounds": "http://me:secret@host/x"}}, "x")
