@@ -60,16 +60,17 @@ def _parser(verbs: dict[str, str]) -> argparse.ArgumentParser:
             command.add_argument("--steps", help="comma-separated names: only these steps, in the file's order")
             continue
         command.add_argument("--step", help="name of the step, where the pipeline has several of this verb")
-        command.add_argument(
+        kinds = command.add_mutually_exclusive_group()  # of what is done instead of one whole run
+        kinds.add_argument(
             "--continuous", type=int, metavar="SECONDS", help="go on, with a micro-batch every so many seconds"
         )
         if name == "train":
-            command.add_argument(
+            kinds.add_argument(
                 "--show-tokens", action="store_true", help="print the first batch with every token's weight and stop"
             )
         if name == "synthesize":
-            command.add_argument("--preview", type=int, metavar="N", help="show N finished examples, write nothing")
-            command.add_argument(
+            kinds.add_argument("--preview", type=int, metavar="N", help="show N finished examples, write nothing")
+            kinds.add_argument(
                 "--estimate", type=int, metavar="N", help="tell tokens, hours and price from a sample of N documents"
             )
             command.add_argument(
@@ -77,11 +78,9 @@ def _parser(verbs: dict[str, str]) -> argparse.ArgumentParser:
             )
             command.add_argument("--price-per-hour", type=float, metavar="Y", help="of an engine, for --estimate")
         if name == "shard":
-            command.add_argument(
-                "--verify", action="store_true", help="check the sets against their manifests and stop"
-            )
+            kinds.add_argument("--verify", action="store_true", help="check the sets against their manifests and stop")
             place = "FILE:ROW[:TOKEN]"
-            command.add_argument("--trace", metavar=place, help="show where a token of a shard came from, and its text")
+            kinds.add_argument("--trace", metavar=place, help="show where a token of a shard came from, and its text")
     return parser
 
 
@@ -92,6 +91,8 @@ def _run(arguments: argparse.Namespace) -> int:
     pipeline = load_pipeline(arguments.config, arguments.set)
     if arguments.verb == "run":
         wanted = [name for name in (arguments.steps or "").split(",") if name]
+        if arguments.steps is not None and not wanted:
+            raise ConfigError("--steps names no step. Leave it out to run all of them.")
         unknown = set(wanted) - {step.name for step in pipeline.steps}
         if unknown:
             known = ", ".join(step.name for step in pipeline.steps)
@@ -107,8 +108,10 @@ def _run(arguments: argparse.Namespace) -> int:
         number = getattr(arguments, option, None)
         if number is not None and number < 1:
             raise ConfigError(f"--{option} {number} must be at least 1.")
-    if continuous is not None and (load_verb(arguments.verb).stage is None or len(steps) != 1):
-        raise ConfigError(f"--continuous needs one streaming step; {arguments.verb} has {len(steps)} here. Use --step.")
+    if continuous is not None and load_verb(arguments.verb).stage is None:
+        raise ConfigError(f"--continuous is for verbs that stream; {arguments.verb} reads what is there and ends.")
+    if continuous is not None and len(steps) != 1:
+        raise ConfigError(f"--continuous needs one step; {arguments.verb} has {len(steps)} here. Use --step.")
     given = [name for name in ("tokens_per_second", "price_per_hour") if getattr(arguments, name, None) is not None]
     if given and arguments.estimate is None:
         raise ConfigError(f"--{given[0].replace('_', '-')} belongs to --estimate N, which is missing.")

@@ -92,8 +92,8 @@ def load_verb(name: str) -> Verb:
     Raises:
         ConfigError: there is no such verb.
     """
-    if name not in VERBS:
-        raise ConfigError(f"there is no verb {name!r}.{hint(name, VERBS)} Verbs: {', '.join(VERBS)}.")
+    if not isinstance(name, str) or name not in VERBS:  # a file can hold anything
+        raise ConfigError(f"there is no verb {name!r}.{hint(str(name), VERBS)} Verbs: {', '.join(VERBS)}.")
     verb: Verb = import_module(f"jobs.{name}").VERB
     return verb
 

@@ -15,6 +15,7 @@ from jobs.lakehouse.progress import Progress, is_metered
 from jobs.lakehouse.session import load_target
 from jobs.lakehouse.stage import run_stage
 from jobs.pipeline import Pipeline, Step, load_verb
+from udfs.errors import EnvironmentProblem
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -60,10 +61,17 @@ class Runner:
                 verb.foresee(step.config, job)
 
     def run(self, step: Step, continuous: int | None = None) -> dict[str, float]:
-        """Run one step and return its counts."""
+        """Run one step and return its counts.
+
+        Raises:
+            EnvironmentProblem: the root of the lakehouse cannot be made; and whatever the step raises.
+        """
         verb = load_verb(step.verb)
         job = Job(self.lakehouse, step.name, step.config, self.session, continuous=continuous, progress=self.progress)
-        self.lakehouse.root.mkdir(parents=True, exist_ok=True)
+        try:
+            self.lakehouse.root.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise EnvironmentProblem(f"lakehouse.root cannot be made ({error}). Give another folder.") from error
         if verb.check is not None:
             verb.check(step.config, job)
         self.progress.step(step.name, "started")
@@ -130,9 +138,14 @@ class Runner:
 
 
 def describe(pipeline: Pipeline, steps: Sequence[Step]) -> str:
-    """What a dry run prints: resolved configuration, input and output tables, and what would be read."""
+    """What a dry run prints: resolved configuration, input and output tables, and what would be read.
+
+    Raises:
+        ConfigError: the target or a training does not exist or is wrong.
+    """
     import yaml
 
+    load_target(pipeline.lakehouse.target)
     lakehouse = Lakehouse(pipeline.lakehouse, _no_session)
     tree = {"lakehouse": pipeline.lakehouse.model_dump(mode="json"), "steps": {}}
     lines = []

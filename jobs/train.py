@@ -126,7 +126,8 @@ def _foresee(config: TrainConfig, job: Job) -> None:
 def _asked(arguments: list[str], config: TrainConfig, job: Job) -> str:
     """What the trainer prints."""
     command = [sys.executable, *arguments]
-    checked = subprocess.run(command, env=_environment(config), capture_output=True, text=True, check=False)
+    environment = {**_environment(config), "WORLD_SIZE": str(config.ranks)}  # over which the batch must be divisible
+    checked = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     message = checked.stderr.strip().removeprefix("trainer: ")
     if checked.returncode == _CONFIGURATION_ERROR:
         raise ConfigError(f"steps.{job.step}: {message}")
@@ -199,15 +200,25 @@ def _expect(config: TrainConfig, lakehouse: "Lakehouse") -> list[str]:
 
 
 def _tokens(config: TrainConfig, passed: int) -> float:
-    """Tokens of the whole training; rows count as full where its length is given in steps."""
+    """Tokens of the whole training; rows count as full where its length is given in steps.
+
+    Raises:
+        ConfigError: the training's settings do not tell.
+    """
     tree = merge(read(config.training, "training"), config.set)
-    duration = tree["duration"]
-    if duration.get("tokens") is not None:
-        return float(duration["tokens"])
-    if duration.get("epochs") is not None:
-        return float(duration["epochs"]) * passed
-    length = tree.get("data", {}).get("sequence_length") or tree["model"].get("max_position_embeddings", 0)
-    return float(duration["steps"] * tree["batch"]["sequences"] * length)
+    try:
+        duration = tree["duration"]
+        if duration.get("tokens") is not None:
+            return float(duration["tokens"])
+        if duration.get("epochs") is not None:
+            return float(duration["epochs"]) * passed
+        length = tree.get("data", {}).get("sequence_length") or tree["model"].get("max_position_embeddings", 0)
+        return float(duration["steps"] * tree["batch"]["sequences"] * length)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ConfigError(
+            f"training {config.training!r} with the step's `set` does not say how long it is: give duration (steps, "
+            "tokens or epochs), batch.sequences and the section model."
+        ) from error
 
 
 def _assignments(tree: dict[str, Any], prefix: str = "") -> list[str]:

@@ -10,17 +10,20 @@
 
 # MAGIC %md
 # MAGIC ## The pipeline
-# MAGIC The pipeline file says where the lakehouse is. On Databricks the notebook's own Spark session is used, elsewhere
-# MAGIC one is started.
+# MAGIC The pipeline file says where the lakehouse is. On Databricks that is the bundle's `databricks`: give the cluster
+# MAGIC the wheel and the variables `IPT_VOLUME`, `IPT_NAMESPACE` and `IPT_EXPERIMENT`, as the job's clusters have them.
+# MAGIC The notebook's own Spark session is used there; elsewhere one is started.
 
 # COMMAND ----------
+
+import os
 
 from pyspark.sql import functions as F
 
 from jobs.pipeline import load_pipeline
 from jobs.runner import Runner
 
-pipeline = load_pipeline("demo")
+pipeline = load_pipeline("databricks" if "DATABRICKS_RUNTIME_VERSION" in os.environ else "demo")
 runner = Runner(pipeline, globals().get("spark"))
 lakehouse = runner.lakehouse
 print("lakehouse:", lakehouse.root)

@@ -8,6 +8,8 @@
 
 # COMMAND ----------
 
+import os
+
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -16,7 +18,9 @@ from jobs.pipeline import load_pipeline
 from jobs.reporting.renderings import draw_renderings
 from jobs.runner import Runner
 
-lakehouse = Runner(load_pipeline("demo"), globals().get("spark")).lakehouse
+# On Databricks the bundle's pipeline, by the environment variables that databricks.yml sets.
+pipeline = load_pipeline("databricks" if "DATABRICKS_RUNTIME_VERSION" in os.environ else "demo")
+lakehouse = Runner(pipeline, globals().get("spark")).lakehouse
 texts, syntheses = lakehouse.read("augmented_texts"), lakehouse.read("syntheses")
 console = Console(width=150)
 

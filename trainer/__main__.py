@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 import yaml
 
-from trainer.config import TrainingConfig, resolve
+from trainer.config import TrainingConfig, batch_shape, resolve
 from trainer.planning.flops import DEVICES
 from trainer.planning.forecast import NO_SHARDS, Forecast, forecast, placed
 from udfs.errors import ConfigError, InstructionPretrainingError, exit_code
@@ -33,12 +33,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     main_rank = os.environ.get("RANK", "0") == "0"
     try:
+        given = [f"--{name}" for name in ("gpus", "device", "mfu") if getattr(arguments, name) is not None]
+        if given and not arguments.plan:
+            raise ConfigError(f"{given[0]} belongs to --plan, which is missing. A launcher starts the processes.")
         overrides = list(arguments.set)
         if arguments.deepspeed_config:
             overrides.append(f"deepspeed={arguments.deepspeed_config}")
         if arguments.plan:
             overrides = placed(arguments.config, overrides)
         config = resolve(arguments.config, overrides)
+        batch_shape(config, int(os.environ.get("WORLD_SIZE", "1")))
         if arguments.check:
             return 0
         if arguments.dry_run:
@@ -70,9 +74,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--dry-run", action="store_true", help="print the resolved configuration and the plan")
     parser.add_argument("--show-tokens", action="store_true", help="print the first batch with every token's weight")
     parser.add_argument("--plan", action="store_true", help="print memory and time on the GPUs named by:")
-    parser.add_argument("--gpus", type=int, default=1, help="with --plan: how many (default 1)")
-    parser.add_argument("--device", choices=DEVICES, default="h200", help="with --plan: of which kind (default h200)")
-    parser.add_argument("--mfu", type=float, default=0.4, help="with --plan: share of their peak (default 0.4)")
+    parser.add_argument("--gpus", type=int, help="with --plan: how many (default 1)")
+    parser.add_argument("--device", choices=DEVICES, help="with --plan: of which kind (default h200)")
+    parser.add_argument("--mfu", type=float, help="with --plan: share of their peak (default 0.4)")
     parser.add_argument("--end-with-stdin", action="store_true", help="save and stop when standard input ends")
     # What DeepSpeed's and Spark's launchers append.
     parser.add_argument("--deepspeed", action="store_true", help=argparse.SUPPRESS)
@@ -105,14 +109,19 @@ def _forecast(config: TrainingConfig, arguments: argparse.Namespace) -> Forecast
     from trainer.data.sources import mixture, open_sets
     from trainer.planning.plan import plan
 
-    if arguments.gpus < 1:
-        raise ConfigError(f"--gpus {arguments.gpus} must be at least 1.")
+    gpus = 1 if arguments.gpus is None else arguments.gpus
+    if gpus < 1:
+        raise ConfigError(f"--gpus {gpus} must be at least 1.")
     planned, vocabulary = None, None
     if NO_SHARDS not in config.data.sources:
         sets = open_sets(config)
         planned = plan(config, sets, mixture(config, sets))
-        vocabulary = next(iter(sets.values())).manifest.vocab_size
-    return forecast(config, planned, vocabulary, arguments.gpus, DEVICES[arguments.device], arguments.mfu)
+        manifest = next(iter(sets.values())).manifest
+        vocabulary = manifest.vocab_size
+        data = config.data.model_copy(update={"sequence_length": manifest.sequence_length})
+        config = config.model_copy(update={"data": data})
+    mfu = 0.4 if arguments.mfu is None else arguments.mfu
+    return forecast(config, planned, vocabulary, gpus, DEVICES[arguments.device or "h200"], mfu)
 
 
 def _end_with_stdin() -> None:

@@ -7,7 +7,7 @@ given on the command line: ``--set data.sources.raw.path=... --set output_dir=..
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import Field, field_validator, model_validator
@@ -18,6 +18,7 @@ from trainer.guard import GuardConfig
 from trainer.model.hub import local
 from udfs.config import Config, build, fingerprint, locate, override, read
 from udfs.errors import ConfigError
+from udfs.shards.store import without_password
 from udfs.tracking import without_credentials
 
 
@@ -74,6 +75,11 @@ class SourceConfig(Config):
     # Passes over the set after which it has run dry; null allows any number.
     max_repeats: float | None = Field(default=None, gt=0)
 
+    @field_validator("path")
+    @classmethod
+    def _no_password(cls, value: str) -> str:
+        return without_password(value)
+
 
 class DataConfig(Config):
     """What is trained on, and in which order."""
@@ -93,11 +99,15 @@ class DataConfig(Config):
     allow_changed: bool = False
 
 
+# How much of a mean of the past stays in each step.
+Beta = Annotated[float, Field(ge=0, lt=1)]
+
+
 class OptimizerConfig(Config):
     """AdamW; matrices are decayed, norms are not."""
 
     lr: float = Field(gt=0)
-    betas: tuple[float, float] = (0.9, 0.95)
+    betas: tuple[Beta, Beta] = (0.9, 0.95)
     eps: float = Field(default=1e-8, gt=0)
     weight_decay: float = Field(default=0.1, ge=0)
     gradient_clipping: float = Field(default=1.0, gt=0)
@@ -162,11 +172,16 @@ class CheckpointConfig(Config):
     @classmethod
     def _known_protocol(cls, value: str | None) -> str | None:
         if value is not None:
-            from fsspec import available_protocols
+            from fsspec import get_filesystem_class
             from fsspec.utils import get_protocol
 
-            if get_protocol(value) not in available_protocols():
-                raise ValueError(f"no file system is known for {get_protocol(value)}://; install its fsspec package")
+            try:
+                get_filesystem_class(get_protocol(value))
+            except (ImportError, ValueError) as error:
+                raise ValueError(
+                    f"no file system is known for {get_protocol(value)}:// ({error}); install its fsspec package"
+                ) from error
+            without_password(value)
         return value
 
 
@@ -182,6 +197,11 @@ class HeldOutConfig(Config):
     every_steps: int = Field(default=1000, ge=1)
     # Rows of each set, spread evenly over it.
     rows: int = Field(default=256, ge=1)
+
+    @field_validator("sources")
+    @classmethod
+    def _no_password(cls, value: dict[str, str]) -> dict[str, str]:
+        return {name: without_password(place) for name, place in value.items()}
 
 
 class TrackingConfig(Config):
@@ -291,10 +311,14 @@ def resolve(name: str | Path, overrides: Iterable[str] = ()) -> TrainingConfig:
         overrides: ``section.key=value`` each.
 
     Raises:
-        ConfigError: anything wrong in the file or the overrides.
+        ConfigError: anything wrong in the file, the overrides or the environment.
     """
     config = build(TrainingConfig, override(read(name, "training"), overrides), str(name))
     deepspeed_section(config)
+    try:
+        without_credentials(tracking_uri(config))
+    except ValueError as error:
+        raise ConfigError(f"MLFLOW_TRACKING_URI: {error}.") from None
     return config.model_copy(update={"model": local(config.model)})
 
 
@@ -302,13 +326,16 @@ def deepspeed_section(config: TrainingConfig) -> dict[str, Any]:
     """What the DeepSpeed file of the training holds, in DeepSpeed's own keys.
 
     Raises:
-        ConfigError: no such file, or it sets what the training file decides.
+        ConfigError: no such file, a stage of ZeRO that does not exist, or it sets what the training file decides.
     """
     path = Path(config.deepspeed)
     if path.suffix == ".json":
         if not path.is_file():
             raise ConfigError(f"deepspeed: no file at {path}. Give an existing path or a short name of conf/deepspeed.")
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))  # JSON is YAML
+        try:
+            tree = yaml.safe_load(path.read_text(encoding="utf-8"))  # JSON is YAML
+        except yaml.YAMLError as error:
+            raise ConfigError(f"{path} is not valid JSON: {error}") from error
         if not isinstance(tree, dict):
             raise ConfigError(f"{path} must hold a mapping, not a {type(tree).__name__}.")
     else:
@@ -330,7 +357,13 @@ def deepspeed_section(config: TrainingConfig) -> dict[str, Any]:
             f"deepspeed {config.deepspeed!r} sets {', '.join(taken)}; the training file decides that "
             f"({', '.join(sorted({owned[key] for key in taken}))}). Remove it from the DeepSpeed file."
         )
-    stage = tree.get("zero_optimization", {}).get("stage", 0)
+    zero = tree.get("zero_optimization", {})
+    stage = zero.get("stage", 0) if isinstance(zero, dict) else zero
+    if not isinstance(zero, dict) or stage not in range(4):
+        raise ConfigError(
+            f"deepspeed {config.deepspeed!r}: zero_optimization is {zero!r}; it must be a mapping whose stage is 0, 1, "
+            "2 or 3."
+        )
     if stage == 0 and config.precision == "bf16":
         raise ConfigError("precision bf16 needs ZeRO (deepspeed: zero1, zero2 or zero3), which keeps fp32 weights.")
     if stage == 3 and (config.compile or config.activation_checkpointing == "selective"):

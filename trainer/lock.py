@@ -31,7 +31,7 @@ def locked(folder: Path, world: World) -> Iterator[None]:
     """The folder belongs to this training; rank 0 holds it, and where it cannot, no rank goes on.
 
     Raises:
-        EnvironmentProblem: another trainer has it.
+        EnvironmentProblem: another trainer has it, or it cannot be written.
     """
     file, problem = None, None
     if world.main:
@@ -40,7 +40,7 @@ def locked(folder: Path, world: World) -> Iterator[None]:
         except EnvironmentProblem as error:
             problem = error
     if world.sum(float(problem is not None))[0]:
-        raise problem or EnvironmentProblem(f"another trainer works in {folder}.")
+        raise problem or EnvironmentProblem(f"rank 0 could not take {folder}; its message says why.")
     try:
         yield
     finally:
@@ -56,10 +56,13 @@ def hold(folder: Path, wait: float = _WAIT) -> IO[str]:
         wait: seconds given to another trainer to end.
 
     Raises:
-        EnvironmentProblem: another trainer has it.
+        EnvironmentProblem: another trainer has it, or it cannot be made or written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    file = (folder / LOCK).open("a+", encoding="utf-8")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / LOCK).open("a+", encoding="utf-8")
+    except OSError as error:
+        raise EnvironmentProblem(f"output_dir {folder} cannot be written ({error}). Give another folder.") from error
     deadline = time.monotonic() + wait
     told = False
     while True:

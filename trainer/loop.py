@@ -187,14 +187,14 @@ def _steps(
             counted = world.sum(mine, sum(batch.tokens for batch in batches), float(stop.received), float(asked))
             weight, tokens, stopping, saving = counted
             lr = schedule(progress.step)
-            # A global batch without any learned token changes nothing.
-            limit = guard.limit
+            # A global batch without any learned token changes nothing: neither momentum nor decay moves a weight.
+            limit = guard.limit if weight else -math.inf
             result = engine.step(batches, max(weight, 1e-9), lr, limit)
             first = progress.position
             reason = ""
-            if result.applied and weight:
+            if result.applied:
                 guard.applied(result.loss)
-            elif not result.applied:
+            elif weight:
                 reason = SPIKE if math.isfinite(result.loss) and result.loss > limit else NOT_FINITE
             progress = replace(
                 progress,

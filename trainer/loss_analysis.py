@@ -10,7 +10,6 @@ means over examples as metrics. Exit codes: 0 done; 1 not possible; 2 wrong argu
 """
 
 import argparse
-import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -20,13 +19,13 @@ import numpy as np
 import torch
 from transformers import AutoModelForCausalLM
 
-from trainer.checkpoints.layout import RECORD
 from trainer.data.loader import read_rows
 from trainer.data.objective import Groups, role_weights
 from trainer.data.sources import ShardSet
 from trainer.model.attention import attention_implementation
 from trainer.model.loss import LanguageModelLoss
 from trainer.tracking.plots import draw_losses
+from trainer.tracking.store import run_of, store_address
 from udfs.errors import ConfigError, DataError, EnvironmentProblem, InstructionPretrainingError, exit_code
 from udfs.shards.format import ROLES
 from udfs.tokens import load_tokenizer
@@ -43,12 +42,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--name", action="append", help="name of the model; its folder's path if not given")
     parser.add_argument("--set", required=True, action="append", metavar="NAME=DIR", help="shard set, with its name")
     parser.add_argument("--output", type=Path, required=True, help="folder for the table and the plot")
-    parser.add_argument("--uri", default=os.environ.get("MLFLOW_TRACKING_URI"), help="store; $MLFLOW_TRACKING_URI")
+    store = os.environ.get("MLFLOW_TRACKING_URI")
+    parser.add_argument("--uri", type=store_address, default=store, help="store; $MLFLOW_TRACKING_URI")
     given = parser.parse_args(argv)
     names = given.name or [str(model) for model in given.model]
     places = [entry.partition("=") for entry in given.set]
     if len(names) != len(given.model) or not all(name and place for name, _, place in places):
         parser.error("give a --name for every --model or for none, and every --set as NAME=DIR")
+    for what, named in (("model", names), ("set", [name for name, _, _ in places])):
+        if len({*named}) < len(named):
+            parser.error(f"give every {what} a name of its own; they are {', '.join(named)}")
     try:
         sets = {name: ShardSet(place) for name, _, place in places}
         rows = []
@@ -160,12 +163,12 @@ def write(rows: Sequence[Mapping[str, Any]], folder: Path) -> None:
 def _log(model: Path, uri: str, found: Mapping[str, float], folder: Path) -> None:
     import mlflow
 
-    record = model / RECORD
-    run_id = json.loads(record.read_text(encoding="utf-8")).get("run_id") if record.is_file() else None
-    if not run_id:
-        raise DataError(f"{model} names no MLflow run of a training, so nothing was logged to {uri}.")
     client = mlflow.MlflowClient(uri)
+    run_id = None
     try:
+        run_id = run_of(model, uri)
+        if not run_id:
+            raise DataError(f"{model} names no MLflow run of a training, so nothing was logged to {uri}.")
         for name, value in found.items():
             client.log_metric(run_id, name, value)
         for file in (TABLE, PLOT):

@@ -26,14 +26,15 @@ def read_questions(path: Path) -> list[dict[str, Any]]:
     """The questions of a JSON-lines file, in order.
 
     Raises:
-        DataError: no such file, no question in it, or one that lacks a field, has fewer than two options, a gold index
-            outside them, or an id that occurred before.
+        DataError: no such file, no question in it, or one that lacks a field, has something else than text in one, less
+            than two options, a gold index outside them, or an id that occurred before.
     """
     if not path.is_file():
         raise DataError(f"no file of held-out questions at {path}.")
     questions = []
-    seen: set[str] = set()
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    seen: set[str | int] = set()
+    # Only a line feed ends a line: texts hold other characters that `splitlines` takes for one.
+    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
         if not line.strip():
             continue
         where = f"{path.name}, line {number}"
@@ -44,6 +45,12 @@ def read_questions(path: Path) -> list[dict[str, Any]]:
         missing = [name for name in REQUIRED if not isinstance(question, dict) or name not in question]
         if missing:
             raise DataError(f"{where} lacks {', '.join(missing)}; a question needs {', '.join(REQUIRED)}.")
+        options = question["options"]
+        texts = [question["prompt"], question["answer"], *(options if isinstance(options, list) else [None])]
+        if not all(isinstance(text, str) for text in texts) or not all(options):
+            raise DataError(f"{where}: prompt and answer must be text, and options a list of texts that are not empty.")
+        if not isinstance(question["question_id"], str | int):
+            raise DataError(f"{where}: question_id is {question['question_id']!r}; it must be a text or a number.")
         if len(question["options"]) < 2 or question["gold"] not in range(len(question["options"])):
             raise DataError(
                 f"{where}: gold is {question['gold']!r} of {len(question['options'])} options; "

@@ -9,7 +9,6 @@ about a model, so never part of a training. Exit codes: 0 done; 1 not possible; 
 """
 
 import argparse
-import json
 import logging
 import os
 import sys
@@ -17,8 +16,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from trainer.checkpoints.layout import MODEL, RECORD, WAITING
-from trainer.tracking.store import Store, Waiting
-from udfs.errors import DataError, InstructionPretrainingError, exit_code
+from trainer.tracking.store import Store, Waiting, run_of, store_address
+from udfs.errors import DataError, EnvironmentProblem, InstructionPretrainingError, exit_code
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -30,7 +29,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         command.add_argument("output_dir", type=Path, help="output_dir of the training")
         store = os.environ.get("MLFLOW_TRACKING_URI")
         command.add_argument(
-            "--uri", default=store, required=store is None, help="MLflow store of the training; $MLFLOW_TRACKING_URI"
+            "--uri",
+            type=store_address,
+            default=store,
+            required=store is None,
+            help="MLflow store of the training; $MLFLOW_TRACKING_URI",
         )
     command.add_argument("--name", required=True, help="registered model; catalog.schema.model in Unity Catalog")
     command.add_argument("--alias", help="alias that is to point to the new version")
@@ -38,6 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
     folder: Path = arguments.output_dir
     uri: str = arguments.uri
+    from mlflow.exceptions import MlflowException
+
     try:
         if arguments.command == "replay":
             print(f"{replay(folder, uri)} records written to {uri}")
@@ -46,6 +51,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"{arguments.name} version {version}" + (f" is {arguments.alias}" if arguments.alias else ""))
     except InstructionPretrainingError as error:
         return exit_code("trainer.runs", error)
+    except MlflowException as error:
+        problem = EnvironmentProblem(f"MLflow at {uri} refused it or is away ({error}). Nothing that waits is lost.")
+        return exit_code("trainer.runs", problem)
     return 0
 
 
@@ -54,6 +62,7 @@ def replay(folder: Path, uri: str) -> int:
 
     Raises:
         DataError: nothing waits.
+        MlflowException: the store does not take it; what is not written goes on waiting.
     """
     waiting = Waiting(folder / WAITING)
     if not waiting:
@@ -72,13 +81,16 @@ def register(folder: Path, uri: str, name: str, alias: str | None) -> int:
 
     Raises:
         DataError: the folder has no exported model, or its training has no run in the store.
+        MlflowException: the store does not take it.
     """
-    record = folder / MODEL / RECORD
-    if not record.is_file():
+    if not (folder / MODEL / RECORD).is_file():
         raise DataError(f"no exported model in {folder / MODEL}. Finish the training first.")
-    run_id = json.loads(record.read_text(encoding="utf-8"))["run_id"]
+    run_id = run_of(folder / MODEL, uri)
     if not run_id:
-        raise DataError(f"the training of {folder} has no MLflow run: its store was away. Replay it and train on.")
+        raise DataError(
+            f"the training of {folder} has no MLflow run in {uri}: its store was away. Give the training's own store, "
+            f"and write what waits: python -m trainer.runs replay {folder} --uri {uri}"
+        )
     import mlflow
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, DataType, Schema

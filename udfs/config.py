@@ -49,9 +49,11 @@ def _parse(text: str) -> Any:
 
 
 class Config(BaseModel):
-    """Base of every configuration model: immutable, keyword only, unknown keys refused."""
+    """Base of every configuration model: immutable, keyword only, unknown keys and infinite numbers refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, protected_namespaces=())
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", validate_default=True, protected_namespaces=(), allow_inf_nan=False
+    )
 
 
 ConfigT = TypeVar("ConfigT", bound=Config)
@@ -99,13 +101,15 @@ def _read(path: Path, kind: str, seen: tuple[Path, ...]) -> dict[str, Any]:
         raise ConfigError(f"{path.name} inherits itself: {' -> '.join(entry.name for entry in (*seen, path))}.")
     try:
         tree = _parse(path.read_text(encoding="utf-8")) or {}
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not valid YAML: {error}") from error
     if not isinstance(tree, dict):
         raise ConfigError(f"{path} must hold a mapping, not a {type(tree).__name__}.")
     parent = tree.pop("inherits", None)
     if parent is None:
         return tree
+    if not isinstance(parent, str):
+        raise ConfigError(f"{path}: inherits must be the name of one file, not {parent!r}.")
     sibling = path.parent / f"{parent}.yaml"
     base = _read(sibling if sibling.is_file() else locate(parent, kind), kind, (*seen, path))
     return merge(base, tree)
@@ -174,13 +178,13 @@ def build(model: type[ConfigT], tree: Any, where: str) -> ConfigT:
     try:
         return model.model_validate(dict(tree))
     except ValidationError as error:
-        raise ConfigError(_explain(model, error, where)) from None
+        raise ConfigError(_explain(model, tree, error, where)) from None
 
 
-def _explain(model: type[BaseModel], error: ValidationError, where: str) -> str:
+def _explain(model: type[BaseModel], tree: Any, error: ValidationError, where: str) -> str:
     lines = []
     for item in error.errors():
-        path = ".".join([where, *(str(part) for part in item["loc"])])
+        path = ".".join([where, *_keys(tree, item["loc"], item["type"] == "missing")])
         if item["type"] == "extra_forbidden":
             known = sorted(_fields_at(model, item["loc"][:-1]))
             near = hint(str(item["loc"][-1]), known)
@@ -191,6 +195,16 @@ def _explain(model: type[BaseModel], error: ValidationError, where: str) -> str:
             message = item["msg"].removeprefix("Value error, ")
             lines.append(f"{path}: {message} (got {_CREDENTIALS.sub('//***@', repr(item['input']))}).")
     return "\n".join(lines)
+
+
+def _keys(tree: Any, path: tuple[int | str, ...], missing: bool) -> Iterable[str]:
+    """The keys of ``path`` as they stand in the file; pydantic puts the names of types between them."""
+    for place, part in enumerate(path, start=1):
+        inside = part in tree if isinstance(tree, Mapping) else isinstance(tree, list) and isinstance(part, int)
+        if inside:
+            tree = tree[part]
+        if inside or (missing and place == len(path)):
+            yield str(part)
 
 
 def _fields_at(model: type[BaseModel], path: tuple[int | str, ...]) -> set[str]:

@@ -5,6 +5,7 @@ import re
 from pydantic import field_validator
 
 from udfs.config import Config
+from udfs.shards.store import without_password
 from udfs.tracking import without_credentials
 
 _NAMESPACE = re.compile(r"^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*){0,1}$")
@@ -31,6 +32,11 @@ class LakehouseConfig(Config):
         if not value or "`" in value:
             raise ValueError("must be the path of a folder without a backtick, by which Spark ends a path")
         return value
+
+    @field_validator("shards")
+    @classmethod
+    def _no_password(cls, value: str) -> str:
+        return without_password(value)
 
     @field_validator("tracking_uri")
     @classmethod

@@ -53,14 +53,18 @@ def test_help_lists_the_verbs_in_pipeline_order_and_loads_nothing_heavy():
         ("rounds", "is not of the form"),
         ("lakehouse.target=locl", "Did you mean 'local'"),
         ("lakehouse.root=a`b", "without a backtick"),
+        ("lakehouse.shards=ftp://me:secret@server/x", "must not hold a password"),
         ("steps.../x.rounds=2", "a step names folders"),
+        ("sample.verb=smaple", "there is no verb 'smaple'. Did you mean 'sample'"),
+        ("sample.verb=[sample]", "there is no verb ['sample']"),
     ],
 )
 def test_wrong_setting_is_one_message_and_exit_code_2(pipeline, tmp_path, capsys, change, message):
     path = pipeline(PIPELINE.format(root=tmp_path / "lake", rounds=2))
-    assert main(["synthesize", "--config", path, "--set", change]) == 2
-    said = capsys.readouterr().err
-    assert message in said and "Traceback" not in said
+    for more in ([], ["--dry-run"]):
+        assert main(["synthesize", "--config", path, "--set", change, *more]) == 2
+        said = capsys.readouterr().err
+        assert message in said and "Traceback" not in said and "secret" not in said
     assert not (tmp_path / "lake").exists(), "nothing may start before the configuration is right"
 
 
@@ -71,7 +75,11 @@ def test_missing_file_unknown_verb_and_unknown_step(pipeline, tmp_path, capsys):
     assert main(["ingest", "--config", path]) == 2
     assert "sample (sample), synthesize (synthesize)" in capsys.readouterr().err
     assert main(["run", "--config", path, "--steps", "sample,nothing"]) == 2
+    assert main(["run", "--config", path, "--steps", "", "--dry-run"]) == 2
+    assert "--steps names no step" in capsys.readouterr().err
+    capsys.readouterr()
     assert main(["sample", "--config", path, "--continuous", "5"]) == 2
+    assert "--continuous is for verbs that stream; sample reads what is there" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -82,6 +90,7 @@ def test_missing_file_unknown_verb_and_unknown_step(pipeline, tmp_path, capsys):
         ("evaluate: {models: {a: models/a}, questions: /nowhere/q.jsonl}", "steps.evaluate: there is nothing"),
         ("train: {training: tini, sources: {raw: 1}}", "Did you mean 'tiny'"),
         ("train: {training: tiny, sources: {raw: 1}, set: {batch: {micro_bach: 1}}}", "Did you mean 'micro_batch'"),
+        ("train: {training: tiny, sources: {raw: 1}, ranks: 3}", "batch.sequences 8 cannot be divided over 3 ranks"),
     ],
 )
 def test_what_would_stop_a_later_step_is_told_before_the_first_one(pipeline, tmp_path, capsys, step, message):
@@ -91,6 +100,13 @@ def test_what_would_stop_a_later_step_is_told_before_the_first_one(pipeline, tmp
     assert main(["run", "--config", path]) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "lake").exists()
+
+
+def test_a_root_that_cannot_be_made_is_told(pipeline, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    path = pipeline(PIPELINE.format(root=tmp_path / "file" / "below", rounds=2))
+    assert main(["sample", "--config", path]) == 1
+    assert "lakehouse.root cannot be made" in capsys.readouterr().err
 
 
 def test_dry_run_prints_settings_and_tables_and_starts_nothing(pipeline, tmp_path, capsys):
@@ -120,6 +136,21 @@ def test_every_pipeline_file_is_valid(name, monkeypatch, tmp_path):
     monkeypatch.setenv("IPT_NAMESPACE", "main.ipt")
     monkeypatch.setenv("IPT_EXPERIMENT", "/Shared/ipt")
     assert load_pipeline(name).steps
+
+
+@pytest.mark.parametrize(
+    ("verb", "options"),
+    [
+        ("synthesize", ["--preview", "1", "--estimate", "2"]),
+        ("synthesize", ["--preview", "1", "--continuous", "2"]),
+        ("shard", ["--verify", "--trace", "a:1"]),
+        ("train", ["--show-tokens", "--continuous", "2"]),
+    ],
+)
+def test_of_two_things_to_do_none_is_left_out_silently(verb, options, capsys):
+    with pytest.raises(SystemExit) as refused:
+        main([verb, "--config", "demo", *options])
+    assert refused.value.code == 2 and "not allowed with argument" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

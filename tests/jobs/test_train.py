@@ -107,6 +107,18 @@ def test_a_dry_run_says_how_many_tokens_each_set_gives(tmp_path: Path, capsys: p
     assert "mixes   total: 100,000 tokens" in said
 
 
+@pytest.mark.parametrize("change", ["duration: null", "duration: {tokens: many}", "batch: null", "model: 1"])
+def test_a_dry_run_of_a_wrong_training_is_one_message(
+    change: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "own.yaml").write_text("duration: {steps: 10}\nbatch: {sequences: 8}\n")
+    pipeline = tmp_path / "pipeline.yaml"
+    step = f"{{verb: train, training: {tmp_path}/own.yaml, set: {{{change}}}, sources: {{raw: 1.0}}}}"
+    pipeline.write_text(f"lakehouse: {{root: {tmp_path}}}\nsteps: {{small: {step}}}\n")
+    assert main(["run", "--config", str(pipeline), "--dry-run"]) == 2
+    assert "does not say how long it is: give duration" in capsys.readouterr().err
+
+
 _OF_A_DOMAIN = ("vanilla", "mix", "without-corpora", "rule-based", "one-round")
 ARMS = {
     "general": ["general", "general-vanilla", "general-mix"],

@@ -1,4 +1,5 @@
 import ast
+import os
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,17 @@ def test_its_imports_are_there(source: str) -> None:
             assert node.module is not None
             module = __import__(node.module, fromlist=[alias.name for alias in node.names])
             assert all(hasattr(module, alias.name) for alias in node.names)
+
+
+@pytest.mark.parametrize(("runtime", "pipeline"), [(None, "demo"), ("18.0", "databricks")])
+def test_it_shows_what_ran_there(
+    source: str, runtime: str | None, pipeline: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if runtime is not None:
+        monkeypatch.setenv("DATABRICKS_RUNTIME_VERSION", runtime)
+    calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
+    [name] = [call.args[0] for call in calls if isinstance(call.func, ast.Name) and call.func.id == "load_pipeline"]
+    assert eval(compile(ast.Expression(name), "name", "eval"), {"os": os}) == pipeline
 
 
 def test_its_tables_and_columns_are_there(source: str) -> None:

@@ -1,6 +1,7 @@
 """Small shard sets for the trainer's tests, written with the shard package itself."""
 
 import random
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,15 @@ from udfs.shards.pack import Text, best_fit
 from udfs.tokens import load_tokenizer, train_tokenizer
 
 
-def write_set(root: Path, name: str, documents: int, length: int = 64, roles: bool = False, version: int = 0) -> Path:
+def write_set(
+    root: Path,
+    name: str,
+    documents: int,
+    length: int = 64,
+    roles: bool = False,
+    version: int = 0,
+    quarters: Sequence[int] = (1, 2, 0, 3),
+) -> Path:
     """A set of made-up documents of 5 to 40 words in ``root/name``; returns its folder."""
     draw = random.Random(name)
     words = ["".join(draw.choice("abcdefgh") for _ in range(draw.randint(2, 6))) for _ in range(200)]
@@ -28,8 +37,8 @@ def write_set(root: Path, name: str, documents: int, length: int = 64, roles: bo
         found = []
         for number, text in enumerate(texts):
             ids = np.array([tokenizer.bos_id, *tokenizer.encode(text), tokenizer.eos_id], spec.dtype)[:length]
-            # context, instruction, template, response: a quarter of the document each
-            kinds = np.array([1, 2, 0, 3], np.uint8)[np.arange(len(ids)) * 4 // len(ids)]
+            # context, instruction, template, response: a quarter of the document each, unless told otherwise
+            kinds = np.array(quarters, np.uint8)[np.arange(len(ids)) * 4 // len(ids)]
             found.append(Text(ids, f"{name}-{number}", kinds if roles else None))
         return found
 

@@ -24,7 +24,8 @@ def test_every_training_file_resolves(name: str) -> None:
 
 @pytest.mark.parametrize("stage", range(4))
 def test_every_deepspeed_file_has_its_stage(stage: int) -> None:
-    assert deepspeed_section(resolve("instructlm-500m", [*SET, "precision=fp32", f"deepspeed=zero{stage}"])) | {}
+    section = deepspeed_section(resolve("instructlm-500m", [*SET, "precision=fp32", f"deepspeed=zero{stage}"]))
+    assert section["zero_optimization"]["stage"] == stage
 
 
 @pytest.mark.parametrize(
@@ -32,6 +33,9 @@ def test_every_deepspeed_file_has_its_stage(stage: int) -> None:
     [
         ("optimiser.lr=1", "unknown key. Did you mean 'optimizer'"),
         ("optimizer.lr=0", "greater than 0"),
+        ("optimizer.lr=.inf", "finite number"),
+        ("optimizer.betas=[0.9, 1.0]", "less than 1"),
+        ("objective={response: .nan}", "finite number"),
         ("batch.sequences=0", "greater than or equal to 1"),
         ("batch.sequences=17", "multiple of batch.micro_batch"),
         ("objective=pretraining", "must be one of"),
@@ -49,6 +53,23 @@ def test_mistakes_are_named(change: str, said: str) -> None:
         resolve("tiny", [*SET, change])
 
 
+def test_a_password_in_the_environment_is_refused_and_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:secret@server")
+    with pytest.raises(ConfigError, match=r"^MLFLOW_TRACKING_URI: must not hold a user or a password") as refused:
+        resolve("tiny", SET)
+    assert "secret" not in str(refused.value)
+    assert resolve("tiny", [*SET, "tracking.uri=http://server"]).tracking.uri == "http://server"
+
+
+@pytest.mark.parametrize("setting", ["data.sources.raw.path", "held_out.sources.held", "checkpoints.upload"])
+def test_an_address_with_a_password_is_refused_and_not_repeated(setting: str) -> None:
+    with pytest.raises(ConfigError, match="must not hold a password") as refused:
+        resolve("tiny", [*SET, f"{setting}=ftp://me:secret@server/x"])
+    assert "secret" not in str(refused.value)
+    # The user of such an address is a container.
+    assert resolve("tiny", [*SET, "data.sources.raw.path=abfss://data@account.dfs.core.windows.net/raw"])
+
+
 def test_a_deepspeed_file_may_leave_values_to_the_trainer(tmp_path: Path) -> None:
     file = tmp_path / "ds.json"
     tree = {"zero_optimization": {"stage": 2}, "train_batch_size": "auto", "bf16": {"enabled": "auto"}}
@@ -56,6 +77,22 @@ def test_a_deepspeed_file_may_leave_values_to_the_trainer(tmp_path: Path) -> Non
     assert deepspeed_section(resolve("tiny", [*SET, f"deepspeed={file}"])) == {"zero_optimization": {"stage": 2}}
     file.write_text(json.dumps({**tree, "gradient_clipping": 5.0}), encoding="utf-8")
     with pytest.raises(ConfigError, match=r"gradient_clipping.*the training file decides"):
+        resolve("tiny", [*SET, f"deepspeed={file}"])
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('{"zero_optimization": ', "is not valid JSON"),
+        ('{"zero_optimization": 3}', "zero_optimization is 3; it must be a mapping"),
+        ('{"zero_optimization": {"stage": 4}}', "whose stage is 0, 1, 2 or 3"),
+        ('{"zero_optimization": {"stage": "two"}}', "whose stage is 0, 1, 2 or 3"),
+    ],
+)
+def test_a_wrong_deepspeed_file_is_one_message(text: str, said: str, tmp_path: Path) -> None:
+    file = tmp_path / "ds.json"
+    file.write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError, match=said):
         resolve("tiny", [*SET, f"deepspeed={file}"])
 
 

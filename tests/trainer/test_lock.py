@@ -34,3 +34,9 @@ def test_a_second_trainer_is_refused_until_the_first_is_gone(tmp_path: Path) -> 
     with hold(tmp_path, wait=0) as file:
         file.seek(0)
         assert f"process {first.pid}" not in file.read()
+
+
+def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(EnvironmentProblem, match=r"output_dir .*file/below cannot be written .* Give another folder"):
+        hold(tmp_path / "file" / "below")

@@ -95,3 +95,23 @@ def test_what_cannot_be_analysed(root: Path, tmp_path: Path, capsys: pytest.Capt
     assert "not made with the tokenizer" in said(root / "model", tmp_path / "other", 2)
     with pytest.raises(SystemExit, match="2"):
         main(["--model", str(root), "--set", "train", "--output", str(tmp_path)])
+
+
+@pytest.mark.parametrize(
+    ("twice", "said"),
+    [
+        (["--set", "train=a", "--set", "train=b"], "give every set a name of its own; they are train, train"),
+        (["--set", "a=b", "--model", "m"], "give every model a name of its own; they are m, m"),
+    ],
+)
+def test_of_two_with_one_name_none_is_left_out(twice: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as refused:
+        main(["--model", "m", *twice, "--output", "o"])
+    assert refused.value.code == 2 and said in capsys.readouterr().err
+
+
+def test_a_store_s_password_is_refused_and_not_repeated(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as refused:
+        main(["--model", "m", "--set", "a=b", "--output", "o", "--uri", "http://me:secret@server"])
+    said = capsys.readouterr().err
+    assert refused.value.code == 2 and "--uri: must not hold a user or a password" in said and "secret" not in said

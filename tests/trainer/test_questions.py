@@ -28,6 +28,10 @@ GOOD = {"question_id": "a", "prompt": "p", "options": ["x", "y"], "gold": 1, "an
         (["{"], "line 1 is not JSON"),
         (['"text"'], "lacks question_id"),
         ([json.dumps({**GOOD, "gold": 2})], "gold is 2 of 2 options"),
+        ([json.dumps({**GOOD, "options": None})], "a list of texts that are not empty"),
+        ([json.dumps({**GOOD, "options": "xy"})], "a list of texts that are not empty"),
+        ([json.dumps({**GOOD, "options": ["x", ""]})], "a list of texts that are not empty"),
+        ([json.dumps({**GOOD, "question_id": ["a"]})], "must be a text or a number"),
         ([json.dumps({**GOOD, "options": ["x"], "gold": 0})], "at least two"),
         ([json.dumps(GOOD), "", json.dumps(GOOD)], "line 3.*occurs twice"),
     ],
@@ -37,6 +41,13 @@ def test_questions_are_checked(tmp_path: Path, lines: list[str], message: str) -
     path.write_text("\n".join(lines), encoding="utf-8")
     with pytest.raises(DataError, match=message):
         read_questions(path)
+
+
+def test_a_text_may_hold_what_looks_like_the_end_of_a_line(tmp_path: Path) -> None:
+    question = {**GOOD, "prompt": "one\u2028two\x85three"}
+    path = tmp_path / "questions.jsonl"
+    path.write_text(f"{json.dumps(question, ensure_ascii=False)}\n", encoding="utf-8")
+    assert read_questions(path) == [question]
 
 
 TOWNS = ("Marsgate", "Old Tarn", "Veld", "Northwick on Sea")

@@ -37,3 +37,15 @@ def test_an_exported_model_is_registered_under_an_alias(
     folder = Path(mlflow.artifacts.download_artifacts(client.get_model_version_download_uri("small", "1")))
     weights = list(folder.rglob("model.safetensors"))
     assert [entry.read_bytes() for entry in weights] == [(model / "model.safetensors").read_bytes()]
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_a_store_s_password_is_refused_and_not_repeated(
+    given: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    uri = "http://me:secret@server"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://server" if given else uri)
+    with pytest.raises(SystemExit) as refused:
+        main(["replay", str(tmp_path), *(["--uri", uri] if given else [])])
+    said = capsys.readouterr().err
+    assert refused.value.code == 2 and "--uri: must not hold a user or a password" in said and "secret" not in said

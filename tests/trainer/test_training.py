@@ -175,6 +175,12 @@ def test_stopped_by_sigterm_saves_and_goes_on(root: Path, undisturbed: Path) -> 
     # The file asked for a checkpoint after the first step, which later ones have replaced since.
     models = client.search_logged_models([run.info.experiment_id], f"source_run_id = '{run.info.run_id}'")
     assert min(model.name for model in models) == "step-00000001" and not (output / "SAVE").exists()
+    state = next(markers[-1].parent.glob("*model_states.pt"))
+    whole = state.read_bytes()
+    state.write_bytes(whole[:1000])
+    damaged = _run(command)
+    assert damaged.returncode == 1 and f"{markers[-1].parent} cannot be read" in damaged.stderr
+    state.write_bytes(whole)
     assert _run(command).returncode == 0
     assert _losses(output) == _losses(undisturbed)
 
@@ -224,6 +230,19 @@ def test_too_many_spikes_stop_the_training(root: Path) -> None:
     [experiment] = client.search_experiments(filter_string="name = 'instruction-pretraining'")
     [run] = client.search_runs([experiment.experiment_id], "run_name = 'spikes'")
     assert run.info.status == "FAILED"
+
+
+def test_steps_without_a_learned_token_move_no_weight(root: Path) -> None:
+    contexts = write_set(root, "contexts", 40, roles=True, quarters=[1, 1, 1, 1])
+    output = root / "nothing"
+    changes = [f"data.sources.raw.path={contexts}", "objective=synthesizer", "duration={steps: 3, tokens: null}"]
+    done = _run(_command(root, output, *changes))
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert [(line["loss_weight"], line["skipped"]) for line in _lines(output)] == [(0.0, "")] * 3
+    model = AutoModelForCausalLM.from_pretrained(output / "model")
+    torch.manual_seed(0)
+    first = AutoModelForCausalLM.from_config(model.config).state_dict()
+    assert all(torch.equal(value, first[name]) for name, value in model.state_dict().items())
 
 
 def _record(output: Path) -> str:

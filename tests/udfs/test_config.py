@@ -33,6 +33,20 @@ def test_every_error_is_reported_with_its_value():
     assert "x.inner.rounds" in str(caught.value) and "got 0" in str(caught.value)
 
 
+def test_a_message_names_the_keys_as_they_are_written():
+    class Either(Config):
+        parts: dict[str, float | Inner]
+
+    with pytest.raises(ConfigError) as caught:
+        build(Either, {"parts": {"one": {"rounds": 0}, "two": {"round": 1}}}, "x")
+    assert {line.partition(": ")[0] for line in str(caught.value).splitlines()} == {
+        "x.parts.one",
+        "x.parts.one.rounds",
+        "x.parts.two",
+        "x.parts.two.round",
+    }
+
+
 def test_a_message_does_not_repeat_a_password():
     with pytest.raises(ConfigError) as caught:
         build(Outer, {"name": "a", "inner": {"rounds": "http://me:secret@host/x"}}, "x")
@@ -56,6 +70,19 @@ def test_a_mapping_behind_replace_keeps_no_key_of_its_base(tmp_path: Path):
     (tmp_path / "child.yaml").write_text("inherits: base\nother: !replace [1]\n")
     with pytest.raises(ConfigError, match="!replace stands before a mapping"):
         read(tmp_path / "child.yaml", "pipelines")
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"inherits: [a, b]\n", r"inherits must be the name of one file, not \['a', 'b'\]"),
+        (b"name: \xff\n", "is not valid YAML: .*can't decode byte 0xff"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_one_message(content: bytes, said: str, tmp_path: Path):
+    (tmp_path / "wrong.yaml").write_bytes(content)
+    with pytest.raises(ConfigError, match=said):
+        read(tmp_path / "wrong.yaml", "pipelines")
 
 
 def test_cycle_of_inherits_is_refused(tmp_path: Path):

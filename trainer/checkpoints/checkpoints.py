@@ -14,6 +14,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -104,10 +105,10 @@ class Checkpoints:
             shutil.rmtree(final, ignore_errors=True)
             os.replace(part, final)
             present = complete(self._folder)
-            kept = retained([entry.name for entry in present], self._config.keep_last, self._config.keep_every)
+            kept = self._retained([entry.name for entry in present])
             busy: set[str] = set()
             if self._remote is not None:
-                self._remote.send(final, kept)
+                self._remote.send(final, self._retained)
                 busy = self._remote.busy()
             for old in present:
                 if old.name not in kept | busy:
@@ -131,6 +132,7 @@ class Checkpoints:
 
         Raises:
             ConfigError: it is of other data, another model or another ZeRO stage, or the end of another training.
+            DataError: its marker cannot be read.
         """
         if self._remote is not None:
             there = self._remote.names()
@@ -155,12 +157,20 @@ class Checkpoints:
         divided = saved.stage > 0 and saved.world_size != self._world.size
         client = self._load_universal(engine, checkpoint) if divided else self._load(engine, checkpoint.name)
         if _KEY not in client:
-            raise DataError(f"checkpoint {checkpoint} cannot be read. Remove it to continue from the one before.")
+            raise _unreadable(checkpoint, "it has no state of this trainer")
         return Progress(**client[_KEY])
 
+    def _retained(self, names: Sequence[str]) -> set[str]:
+        return retained(names, self._config.keep_last, self._config.keep_every)
+
     def _load(self, engine: Engine, name: str) -> dict[str, Any]:
-        with output_to_stderr():
-            path, client = engine.engine.load_checkpoint(str(self._folder), tag=name)
+        try:
+            with output_to_stderr():
+                path, client = engine.engine.load_checkpoint(str(self._folder), tag=name)
+        except torch.OutOfMemoryError:
+            raise
+        except (EOFError, KeyError, OSError, RuntimeError, UnpicklingError) as error:
+            raise _unreadable(self._folder / name, error) from error
         return {} if path is None else client
 
     def _load_universal(self, engine: Engine, checkpoint: Path) -> dict[str, Any]:
@@ -194,7 +204,17 @@ class Checkpoints:
 
 
 def _marked(checkpoint: Path) -> Progress:
-    return Progress(**json.loads((checkpoint / MARKER).read_text(encoding="utf-8")))
+    try:
+        return Progress(**json.loads((checkpoint / MARKER).read_text(encoding="utf-8")))
+    except (TypeError, ValueError) as error:
+        raise _unreadable(checkpoint, f"{MARKER}: {error}") from error
+
+
+def _unreadable(checkpoint: Path, why: object) -> DataError:
+    return DataError(
+        f"the checkpoint {checkpoint} cannot be read ({why}). If it is damaged, or of another version of the trainer, "
+        "remove it to continue from the one before."
+    )
 
 
 def check(saved: Progress, expected: Progress, where: Path, allow_changed: bool, steps: int) -> None:

@@ -5,7 +5,7 @@ A copy is complete when its marker is there: the marker goes last on the way up,
 
 import logging
 import shutil
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,9 @@ from typing import Any
 import fsspec
 
 log = logging.getLogger("trainer")
+
+# Of names of checkpoints, oldest first, those that stay.
+Retained = Callable[[Sequence[str]], Collection[str]]
 
 
 class Remote:
@@ -30,9 +33,9 @@ class Remote:
         self._worker = ThreadPoolExecutor(1, "upload")
         self._pending: dict[str, Future[None]] = {}
 
-    def send(self, checkpoint: Path, retained: Collection[str]) -> None:
-        """Copy a checkpoint in the background; of those there, only ``retained`` and the new one stay."""
-        self._pending[checkpoint.name] = self._worker.submit(self._send, checkpoint, {*retained, checkpoint.name})
+    def send(self, checkpoint: Path, retained: Retained) -> None:
+        """Copy a checkpoint in the background; of those there, which this machine need not have, ``retained`` stay."""
+        self._pending[checkpoint.name] = self._worker.submit(self._send, checkpoint, retained)
 
     def busy(self) -> set[str]:
         """Names of the checkpoints whose copies are not done; they must not be removed."""
@@ -64,7 +67,7 @@ class Remote:
         shutil.rmtree(into / name, ignore_errors=True)  # half removed: complete ones are not fetched
         part.replace(into / name)
 
-    def _send(self, checkpoint: Path, retained: Collection[str]) -> None:
+    def _send(self, checkpoint: Path, retained: Retained) -> None:
         try:
             target = f"{self._root}/{checkpoint.name}"
             if self._files.exists(f"{target}/{self._marker}"):
@@ -73,10 +76,10 @@ class Remote:
                 place = f"{target}/{path.relative_to(checkpoint).as_posix()}"
                 self._files.makedirs(place.rsplit("/", 1)[0], exist_ok=True)
                 self._files.put_file(str(path), place)
-            for name in self.names():
-                if name not in retained:
-                    self._files.rm(f"{self._root}/{name}/{self._marker}")
-                    self._files.rm(f"{self._root}/{name}", recursive=True)
+            present = self.names()
+            for name in {*present} - {*retained(present), checkpoint.name}:
+                self._files.rm(f"{self._root}/{name}/{self._marker}")
+                self._files.rm(f"{self._root}/{name}", recursive=True)
         except Exception as error:  # noqa: BLE001 -- any of fsspec's file systems: none may stop the training
             log.warning("checkpoint %s was not copied to %s: %s", checkpoint.name, self._root, error)
 

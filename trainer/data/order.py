@@ -205,5 +205,6 @@ def _apportion(shares: np.ndarray, total: int) -> np.ndarray:
     counts = np.maximum(1, np.floor(exact).astype(np.int64))
     while (missing := total - int(counts.sum())) != 0:
         step = 1 if missing > 0 else -1
-        counts[int(np.argmax((exact - counts) * step))] += step
+        gains = (exact - counts) * step
+        counts[int(np.argmax(gains if step > 0 else np.where(counts > 1, gains, -np.inf)))] += step
     return counts

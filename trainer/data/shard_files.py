@@ -26,7 +26,8 @@ class ShardFiles(Protocol):
         """A folder with the set's manifest."""
 
     def path(self, shard: Shard) -> Path:
-        """The shard as a file of this machine. It may go when another one is asked for; what is mapped stays readable.
+        """The shard as a file of this machine. It may go when another one is asked for, by another process too; what is
+        mapped stays readable.
 
         Raises:
             DataError: it is missing or damaged; the message names it.
@@ -105,9 +106,12 @@ class CachedFiles:
         if name.is_absolute() or ".." in name.parts:
             raise DataError(f"the manifest of {self._url} names {shard.path!r}, which is outside the set.")
         file = self._folder / shard.path
-        if shard.path in self._checked and file.exists():
+        try:
             os.utime(file)
-        elif not file.is_file() or checksum(file) != shard.sha256:
+            found = shard.path in self._checked or checksum(file) == shard.sha256
+        except FileNotFoundError:  # not there, or another process removed it
+            found = False
+        if not found:
             self._fetch(shard, file)
         self._checked.add(shard.path)
         return file

@@ -9,7 +9,7 @@ from trainer.config import DataConfig, TrainingConfig
 from trainer.data.objective import role_weights
 from trainer.data.order import Order, SourceShare
 from trainer.data.shard_files import LocalFiles, shard_files
-from udfs.errors import ConfigError
+from udfs.errors import ConfigError, DataError
 from udfs.shards.format import ShardReader
 from udfs.shards.manifest import Manifest, read_manifest
 
@@ -45,11 +45,16 @@ class ShardSet:
         """The reader that has ``row``, and the row's number in it."""
         index = bisect_right(self._starts, row) - 1
         reader = self._readers.get(index)
-        if reader is None:
+        while reader is None:
             path = self.files.path(self.manifest.shards[index])
             # A file that had to make room takes up space for as long as it is mapped.
             self._readers = {number: other for number, other in self._readers.items() if other.path.exists()}
-            reader = self._readers[index] = ShardReader(path)
+            try:
+                reader = self._readers[index] = ShardReader(path)
+            except DataError as error:
+                # Another process may have made room in a cache before the file was mapped: it is fetched again.
+                if not isinstance(error.__cause__, FileNotFoundError):
+                    raise
         return reader, row - self._starts[index]
 
 

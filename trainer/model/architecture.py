@@ -98,13 +98,6 @@ def build_model(config: ModelConfig, shape: PreTrainedConfig, attention: str, se
     return model
 
 
-def count_parameters(shape: PreTrainedConfig) -> int:
-    """Parameters of a model of that shape; no memory is taken."""
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(shape)
-    return sum(parameter.numel() for parameter in model.parameters())
-
-
 def checkpoint_activations(model: PreTrainedModel, kind: str, stage: int) -> None:
     """Have the backward pass compute again what it needs of each layer.
 

@@ -104,7 +104,7 @@ def forecast(
     """What the training takes.
 
     Args:
-        config: the training.
+        config: the training; with shard sets, ``data.sequence_length`` is theirs.
         planned: its plan on its shard sets; without one, rows are taken to be full.
         vocab_size: the shard sets', where there are any.
         ranks, device: GPUs.
@@ -119,7 +119,7 @@ def forecast(
     micro, accumulation = batch_shape(config, ranks)
     length = config.data.sequence_length
     if length is None:
-        raise ConfigError("data.sequence_length: not given, and --plan reads no rows. Give the number.")
+        raise ConfigError("data.sequence_length: not given, and there are no shards yet that say it. Give the number.")
     if planned is None and config.duration.epochs is not None:
         raise ConfigError("duration.epochs: passes over data are known once there are shards. Give data.sources.")
     shape = Shape.of(config.model, vocab_size)

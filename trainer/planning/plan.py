@@ -60,7 +60,8 @@ def plan(config: TrainingConfig, sets: dict[str, ShardSet], order: Order) -> Pla
     for name, source in config.data.sources.items():
         if config.data.exhausted == "refuse" and repeats[name] > (source.max_repeats or math.inf):
             raise ConfigError(
-                f"data.sources.{name}: this training passes over it {repeats[name]:.2f} times, max_repeats allows "
+                f"data.sources.{name}: this training passes over it {repeats[name]:.2f} times, in whole steps "
+                f"{repeats[name] * len(sets[name]):,.0f} rows where it has {len(sets[name]):,}; max_repeats allows "
                 f"{source.max_repeats:g}. Train shorter, lower its weight, give it more data, raise max_repeats, or "
                 "set data.exhausted to stop or drop."
             )

@@ -4,6 +4,7 @@ Everything is a *record*: a mapping of plain values with its ``kind``. A record 
 therefore wait in a file and be written later, by another process too.
 """
 
+import argparse
 import json
 import logging
 import os
@@ -11,8 +12,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from trainer.checkpoints.layout import RECORD
 from udfs.shards.manifest import Manifest
-from udfs.tracking import artifact_location
+from udfs.tracking import artifact_location, without_credentials
 
 log = logging.getLogger("trainer")
 
@@ -23,6 +25,40 @@ IDENTITY = "ipt.identity"  # tag of a run: which training it is of
 _PARAMETERS, _METRICS = 100, 1_000  # in one request
 _DIGEST_LIMIT = 36  # characters of a dataset's digest
 _MODEL_TYPE = "checkpoint"
+
+
+def store_address(uri: str) -> str:
+    """``--uri`` of a command, which is shown.
+
+    Raises:
+        ArgumentTypeError: it holds a password or a token; the message does not repeat it.
+    """
+    try:
+        without_credentials(uri)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return uri
+
+
+def run_of(model: Path, uri: str) -> str:
+    """MLflow run of the training that an exported model came from; "" where there is none.
+
+    A store that was away at the export has begun the run later: it is then found by the training's identity.
+    """
+    from mlflow import MlflowClient
+
+    path = model / RECORD
+    record = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    if record.get("run_id") or "identity" not in record:
+        return str(record.get("run_id", ""))
+    client = MlflowClient(uri)
+    found = client.search_runs(
+        [experiment.experiment_id for experiment in client.search_experiments()],
+        f"tags.`{IDENTITY}` = '{record['identity']}'",
+        max_results=1,
+        order_by=["attributes.start_time DESC"],
+    )
+    return str(found[0].info.run_id) if found else ""
 
 
 class Store:
@@ -46,14 +82,14 @@ class Store:
     def write(self, record: Record) -> None:
         """Write a record; what the store can never take is left out with a warning.
 
-        Whatever else it raises is raised.
+        Whatever else it raises is raised, and all that it says to the beginning of a run, which the others need.
         """
         from mlflow.exceptions import MlflowException
 
         try:
             self._apply(record)
         except MlflowException as error:
-            if error.error_code != "INVALID_PARAMETER_VALUE":
+            if error.error_code != "INVALID_PARAMETER_VALUE" or record["kind"] == "run":
                 raise
             log.warning("MLflow refused a record of kind %s: %s", record["kind"], error)
 

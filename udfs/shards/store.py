@@ -8,6 +8,7 @@ import contextlib
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
+from urllib.parse import urlsplit
 
 from udfs.errors import ConfigError
 
@@ -64,6 +65,20 @@ def store_at(place: str | Path) -> Store:
 def is_remote(place: str | Path) -> bool:
     """Whether the place is a URL for fsspec, rather than a folder."""
     return "://" in str(place)
+
+
+def without_password(place: str) -> str:
+    """``place``, which is shown, logged and written into manifests.
+
+    Raises:
+        ValueError: it is a URL with a password.
+    """
+    if is_remote(place) and urlsplit(place).password:
+        raise ValueError(
+            "must not hold a password, since it is shown and recorded: give it to fsspec, in the environment as "
+            "FSSPEC_<PROTOCOL>_PASSWORD or in ~/.config/fsspec"
+        )
+    return place
 
 
 class FolderStore:

@@ -44,10 +44,5 @@ def rows_per_band(threshold: float) -> int:
     return max(fitting, default=1)
 
 
-def similarity(first: list[int], second: list[int]) -> float:
-    """Estimated Jaccard similarity of the shingles behind two signatures, in [0, 1]."""
-    return sum(one == other for one, other in zip(first, second, strict=True)) / len(first)
-
-
 def _hash(shingle: str) -> int:
     return int.from_bytes(digest(shingle)[:4], "big")

@@ -4,9 +4,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
-from trainer.checkpoints.checkpoints import MARKER, Progress, check, complete, remove, retained
-from udfs.errors import ConfigError
+from trainer.checkpoints.checkpoints import MARKER, Checkpoints, Progress, check, complete, remove, retained
+from trainer.config import CheckpointConfig
+from trainer.distributed import World
+from udfs.errors import ConfigError, DataError
 
 SAVED = Progress(
     step=4, manifests={"raw": "a", "tuning": "b"}, order="o", model="m", stage=1, world_size=2, identity="i"
@@ -23,6 +26,16 @@ def test_only_whole_checkpoints_count(tmp_path: Path) -> None:
     assert [entry.name for entry in complete(tmp_path)] == ["step-00000009", "step-00000010"]
     remove(complete(tmp_path)[0])
     assert [entry.name for entry in complete(tmp_path)] == ["step-00000010"]
+
+
+@pytest.mark.parametrize("marker", ["{", '{"field of another version": 1}'])
+def test_a_marker_that_cannot_be_read_names_its_checkpoint(marker: str, tmp_path: Path) -> None:
+    checkpoint = tmp_path / "step-00000004"
+    checkpoint.mkdir()
+    (checkpoint / MARKER).write_text(marker)
+    checkpoints = Checkpoints(tmp_path, CheckpointConfig(), World(0, 1, torch.device("cpu"), None))
+    with pytest.raises(DataError, match=f"the checkpoint {checkpoint} cannot be read .* remove it to continue"):
+        checkpoints.newest(SAVED, allow_changed=False, steps=5)
 
 
 def test_the_same_data_go_on_on_any_number_of_ranks() -> None:

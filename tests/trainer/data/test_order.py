@@ -71,6 +71,11 @@ def test_shares_hold_in_every_prefix(entries: list[tuple[int, float]], count: in
     assert np.abs(order.shares() - wanted / wanted.sum()).max() <= len(entries) / CYCLE
 
 
+def test_no_source_is_left_out_however_small_its_share() -> None:
+    order = _order([(50, 1.0), (50, 4e-7), (50, 4e-7)])
+    assert (order.shares() * CYCLE).tolist() == [CYCLE - 2, 1, 1]
+
+
 def test_passes_differ_and_seeds_differ() -> None:
     order = _order([(50, 1.0)])
     _, rows = order.locate(np.arange(100))

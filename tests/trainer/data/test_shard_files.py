@@ -10,6 +10,7 @@ from tests.trainer.shard_sets import write_set
 from trainer.config import DataConfig, SourceConfig
 from trainer.data.sources import ShardSet, damaged
 from udfs.errors import ConfigError, DataError
+from udfs.shards.format import ShardReader
 from udfs.shards.manifest import read_manifest
 
 URL = "memory://bucket/raw"
@@ -57,6 +58,24 @@ def test_the_cache_keeps_its_limit_and_the_rows_stay_right(folder: Path, tmp_pat
         reader, index = remote.locate(row)
         assert (reader.input_ids(index) == wanted[row]).all()
         assert sum(file.stat().st_size for file in _cached(cache)) <= 2 * size
+
+
+def test_a_file_that_another_process_removes_before_it_is_mapped_is_fetched_again(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = tmp_path / "cache"
+    remote = ShardSet(URL, _data(cache))
+    asked = []
+
+    def opened(path: Path) -> ShardReader:
+        asked.append(path)
+        if len(asked) == 1:
+            path.unlink()
+        return ShardReader(path)
+
+    monkeypatch.setattr("trainer.data.sources.ShardReader", opened)
+    reader, index = remote.locate(0)
+    assert (reader.input_ids(index) == _ids(ShardSet(folder))[0]).all() and asked[0] == asked[1]
 
 
 def test_a_damaged_remote_shard_is_named_and_not_kept(folder: Path, tmp_path: Path) -> None:

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import MistralForCausalLM, PreTrainedModel
+from transformers import AutoModelForCausalLM, MistralForCausalLM, PreTrainedModel
 
 from tests.tiny_model import tiny_config
 from trainer.config import resolve
 from trainer.data.loader import Batch, collate
-from trainer.model.architecture import checkpoint_activations, compile_layers, count_parameters, model_config
+from trainer.model.architecture import checkpoint_activations, compile_layers, model_config
 from trainer.model.attention import VARLEN, attention_implementation, attention_inputs, document_mask
 from trainer.model.loss import LanguageModelLoss
 from trainer.model.noise import EmbeddingNoise
@@ -32,7 +32,9 @@ SET = ["data.sources.raw.path=/nowhere", "output_dir=/nowhere"]
 )
 def test_parameters(name: str, vocab_size: int, parameters: int) -> None:
     shape = model_config(resolve(name, SET).model, vocab_size, 1, 2)
-    assert count_parameters(shape) == parameters
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(shape)
+    assert sum(parameter.numel() for parameter in model.parameters()) == parameters
 
 
 def test_shape_of_a_model_from_scratch() -> None:

@@ -25,7 +25,7 @@ def test_a_plan_without_data(capsys: pytest.CaptureFixture[str]) -> None:
         (["--gpus", "7"], "divided over 7 ranks"),
         (["--gpus", "0"], "--gpus 0 must be at least 1"),
         (["--mfu", "1.5"], "--mfu 1.5"),
-        (["--set", "data.sequence_length=null"], "data.sequence_length: not given"),
+        (["--set", "data.sequence_length=null"], "data.sequence_length: not given, and there are no shards yet"),
         (["--set", "model.vocab_size=null"], "model.vocab_size: not given"),
         (["--set", "duration={steps: null, epochs: 2}"], "known once there are shards"),
         (["--set", "model.init_from=nowhere", "--set", "model.hidden_size=null"], "remove intermediate_size"),
@@ -36,6 +36,13 @@ def test_what_cannot_be_is_refused(arguments: list[str], said: str, capsys: pyte
     assert said in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("option", [["--gpus", "8"], ["--device", "h100"], ["--mfu", "0.3"]])
+def test_what_belongs_to_a_plan_starts_no_training(option: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--config", "tiny", "--set", "data.sources.raw.path=/nowhere", "--set", "output_dir=/nowhere"]
+    assert main([*arguments, *option]) == 2
+    assert f"{option[0]} belongs to --plan, which is missing" in capsys.readouterr().err
+
+
 def test_a_plan_on_shards(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = write_set(tmp_path, "raw", 100)
     arguments = ["--config", "tiny", "--plan", "--set", f"data.sources.raw.path={folder}"]
@@ -43,3 +50,6 @@ def test_a_plan_on_shards(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     said = capsys.readouterr().out
     passes = float(said.split(" passes over raw")[0].split()[-1])
     assert passes == pytest.approx(3, abs=0.4)  # whole steps of 16 rows
+    # Their rows say how long they are.
+    assert main(arguments) == 0
+    assert "8 rows of 64 tokens" in capsys.readouterr().out

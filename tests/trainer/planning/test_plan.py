@@ -56,6 +56,15 @@ def test_a_training_stops_or_goes_on_where_a_source_runs_dry(root: Path) -> None
         _plan(_config(root, *short))
 
 
+def test_a_limit_that_whole_steps_pass_by_a_row_is_told_in_rows(root: Path) -> None:
+    rows = len(open_sets(_config(root))["raw"])
+    steps = f"duration={{steps: {rows + 1}, tokens: null}}"
+    only = ["data.sources.raw.max_repeats=1", "batch={sequences: 1, micro_batch: 1}", steps]
+    config = resolve("tiny", [f"data.sources.raw.path={root / 'raw'}", f"output_dir={root}", *only])
+    with pytest.raises(ConfigError, match=f"in whole steps {rows + 1} rows where it has {rows}; max_repeats allows 1"):
+        _plan(config)
+
+
 def test_repetition_is_limited(root: Path) -> None:
     with pytest.raises(ConfigError, match=r"tuning: this training passes over it .* max_repeats allows 1"):
         _plan(_config(root, "data.sources.tuning.max_repeats=1"))

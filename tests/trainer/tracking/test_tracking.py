@@ -8,8 +8,9 @@ import pytest
 from mlflow import MlflowClient
 
 from tests.trainer.shard_sets import write_set
+from trainer.checkpoints.layout import RECORD
 from trainer.runs import main
-from trainer.tracking.store import Waiting
+from trainer.tracking.store import IDENTITY, Waiting, run_of
 from trainer.tracking.tracking import WAITING, History, Tracker, flatten, read_history
 from udfs.shards.manifest import Manifest, read_manifest
 
@@ -115,6 +116,36 @@ def test_a_store_that_fails_in_between(tmp_path: Path, manifest: Manifest, capsy
     assert run.data.metrics == {"loss": 3.0} and run.info.status == "FINISHED"
     assert main(["replay", str(tmp_path), "--uri", uri]) == 1
     assert "nothing waits" in capsys.readouterr().err
+
+
+def test_an_experiment_that_was_deleted_loses_nothing(
+    tmp_path: Path, manifest: Manifest, capsys: pytest.CaptureFixture[str]
+) -> None:
+    client = MlflowClient(uri := f"sqlite:///{tmp_path}/mlflow.db")
+    experiment = client.create_experiment("tests")
+    client.delete_experiment(experiment)
+    tracker = _tracker(uri, manifest, tmp_path)
+    tracker.log({"loss": 3.0}, 7)
+    tracker.finish("FINISHED")
+    assert main(["replay", str(tmp_path), "--uri", uri]) == 1
+    assert f"MLflow at {uri} refused it or is away" in capsys.readouterr().err
+
+    client.restore_experiment(experiment)
+    assert main(["replay", str(tmp_path), "--uri", uri]) == 0
+    (run,) = client.search_runs([experiment])
+    assert run.data.metrics == {"loss": 3.0} and run.info.status == "FINISHED"
+
+
+def test_the_run_of_a_model_is_found_that_began_after_the_export(uri: str, manifest: Manifest, tmp_path: Path) -> None:
+    (tmp_path / RECORD).write_text(json.dumps({"identity": "mine", "run_id": ""}))
+    assert run_of(tmp_path, uri) == "" == run_of(tmp_path / "elsewhere", uri)
+    trackers = []
+    for identity in ("mine", "another"):
+        trackers.append(Tracker(uri, "tests", "a run", "", {}, {IDENTITY: identity}, {"raw": manifest}, tmp_path))
+        trackers[-1].finish("FINISHED")
+    assert run_of(tmp_path, uri) == trackers[0].run_id != ""
+    (tmp_path / RECORD).write_text(json.dumps({"identity": "mine", "run_id": "named"}))
+    assert run_of(tmp_path, uri) == "named"
 
 
 def test_checkpoints_are_models_elsewhere(uri: str, manifest: Manifest, tmp_path: Path) -> None:
