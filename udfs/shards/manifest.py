@@ -6,6 +6,7 @@ that the manifest does not name are not part of the set.
 
 import hashlib
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from pydantic import Field, ValidationError
 
 from udfs.config import Config
 from udfs.errors import DataError
-from udfs.shards.format import FORMAT, ShardInfo, ShardReader
+from udfs.shards.format import FORMAT, Rows, ShardInfo, ShardReader, count_documents
 from udfs.shards.store import Store, store_at
 
 MANIFEST = "manifest.json"
@@ -114,8 +115,8 @@ def write_manifest(place: str | Path, manifest: Manifest) -> None:
 def verify(place: str | Path) -> list[str]:
     """What is wrong with the set at a path or URL, one sentence each; empty when every file is what the manifest says.
 
-    Every byte of every file is read. The manifest itself is checked against the files: its sums, and what each file
-    says of itself (tokenizer, sequence length, rows).
+    Every byte of every file is read. The manifest itself is checked against the files: its sums, what each file says
+    of itself (tokenizer, sequence length), and the rows, tokens and documents that are in it.
 
     Raises:
         DataError: the set has no readable manifest.
@@ -127,6 +128,8 @@ def verify(place: str | Path) -> list[str]:
         for name, total in _sums(manifest.shards).items()
         if total != getattr(manifest, name)
     ]
+    listed = Counter(shard.path for shard in manifest.shards)
+    problems += [f"{MANIFEST} lists {path} {times} times" for path, times in listed.items() if times > 1]
     sizes = store.sizes()
     for shard in manifest.shards:
         if shard.path not in sizes:
@@ -154,12 +157,21 @@ def _contradictions(store: Store, shard: Shard, manifest: Manifest) -> list[str]
         return [str(error)]
     of_set = ("sequence_length", "vocab_size", "tokenizer_hash", "pad_token_id", "has_roles")
     pairs = [(name, getattr(manifest, name), getattr(reader.spec, name)) for name in of_set]
-    pairs.append(("rows", shard.rows, len(reader)))
+    pairs += [(name, getattr(shard, name), found) for name, found in _counted(reader).items()]
     return [
         f"{MANIFEST} says {name} {said!r} of {shard.path}, the file {found!r}"
         for name, said, found in pairs
         if said != found
     ]
+
+
+def _counted(reader: ShardReader) -> dict[str, int]:
+    tokens = documents = 0
+    for row in range(len(reader)):
+        lengths = reader.lengths(row).tolist()
+        tokens += sum(lengths)
+        documents += count_documents(Rows(reader.input_ids(row)[None], [lengths], [reader.doc_ids(row)]), reader.spec)
+    return {"rows": len(reader), "tokens": tokens, "documents": documents}
 
 
 def _sha256(file: pa.NativeFile) -> str:

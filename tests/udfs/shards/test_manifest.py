@@ -73,6 +73,27 @@ def test_verify_finds_a_manifest_that_says_what_the_files_do_not(tmp_path: Path,
     assert len(said) == 4
 
 
+def test_verify_counts_what_is_in_each_file(tmp_path: Path, spec: ShardSpec) -> None:
+    write_manifest(tmp_path, make(tmp_path, spec))
+    tree = json.loads((tmp_path / MANIFEST).read_text())
+    first, second = tree["shards"]
+    for name in ("tokens", "documents"):  # the sums stay what they are
+        first[name], second[name] = first[name] - 1, second[name] + 1
+    (tmp_path / MANIFEST).write_text(json.dumps(tree))
+    assert verify(tmp_path) == [
+        f"{MANIFEST} says {name} {shard[name]} of {shard['path']}, the file {shard[name] + change}"
+        for shard, change in ((first, 1), (second, -1))
+        for name in ("tokens", "documents")
+    ]
+
+
+def test_verify_finds_a_file_that_is_listed_twice(tmp_path: Path, spec: ShardSpec) -> None:
+    manifest = make(tmp_path, spec)
+    first, _ = manifest.shards
+    write_manifest(tmp_path, manifest.model_copy(update={"shards": [first, first]}))  # as large as the other one
+    assert verify(tmp_path) == [f"{MANIFEST} lists {first.path} 2 times"]
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [("{", "damaged"), ('{"format": 2}', "format 2"), ("[]", "format None"), ('{"format": 1}', "not a manifest")],
