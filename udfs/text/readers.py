@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import IO, Any
 
 from udfs.rejects import PAYLOAD_CHARACTERS, reject
+from udfs.text.csv_lines import CsvLines
 from udfs.text.files import COMPRESSIONS, DAMAGED, Damaged, is_damage, open_bytes, open_raw, plain_path
 from udfs.text.json_window import JsonWindow
 from udfs.text.warc import documents
@@ -134,8 +135,8 @@ def _checked(value: Any, source: str, text_field: str) -> dict[str, Any] | _Bad:
         try:
             json.dumps(value, ensure_ascii=False).encode()
         except UnicodeEncodeError as error:
-            shown = source[:PAYLOAD_CHARACTERS].encode("utf-8", "replace").decode()
-            return _Bad("invalid_encoding", f"not UTF-8 or half of a surrogate pair: {error.reason}", shown)
+            detail = f"not UTF-8 or half of a surrogate pair: {error.reason}"
+            return _Bad("invalid_encoding", detail, _shown(source))
     if isinstance(value, str):
         return {text_field: value}
     if isinstance(value, dict):
@@ -209,9 +210,8 @@ def _read_json(uri: str, text_field: str) -> _Numbered:
             try:
                 value, source = window.value()
             except (ValueError, RecursionError) as error:
-                shown = window.ahead(PAYLOAD_CHARACTERS).encode("utf-8", "replace").decode()
                 rest = "; the rest of the array cannot be read" if in_array else ""
-                yield number, _Bad("invalid_json", f"{error}{rest}", shown)
+                yield number, _Bad("invalid_json", f"{error}{rest}", _shown(window.ahead(PAYLOAD_CHARACTERS)))
                 if in_array:
                     return
                 window.skip_to_line("{")
@@ -228,17 +228,24 @@ def _read_csv(uri: str, text_field: str) -> _Numbered:
     delimiter = "\t" if ".tsv" in uri.lower() else ","
     csv.field_size_limit(MAX_RECORD_BYTES)
     with open_bytes(uri) as stream:
-        rows = csv.reader(_text_of(stream), delimiter=delimiter, strict=True)
+        lines = CsvLines(_text_of(stream))
+        rows = csv.reader(lines, delimiter=delimiter, strict=True)
         header: list[str] | None = None
         number = 0
         while True:
+            lines.row.clear()
             try:
                 row = next(rows)
             except StopIteration:
                 return
             except csv.Error as error:
                 number += 1
-                yield number, _Bad("invalid_record", f"near line {rows.line_num}: {error}")
+                detail = f"the row that begins in line {lines.begun} ends in line {lines.number}: {error}"
+                if header is None:
+                    yield number, _Bad("unreadable_file", f"no header: {detail}", _shown("".join(lines.row)))
+                    return
+                lines.put_back(delimiter, len(header))
+                yield number, _Bad("invalid_record", detail, _shown("".join(lines.row)))
                 continue
             if not row:
                 continue
@@ -248,18 +255,17 @@ def _read_csv(uri: str, text_field: str) -> _Numbered:
             number += 1
             line = delimiter.join(row)
             if _SURROGATE.search(line) and not _is_encodable(line):
-                shown = line.encode("utf-8", "replace").decode()
-                yield number, _Bad("invalid_encoding", f"line {rows.line_num} is not UTF-8", shown)
+                yield number, _Bad("invalid_encoding", f"line {lines.number} is not UTF-8", _shown(line))
             elif len(row) != len(header):
-                detail = f"line {rows.line_num} has {len(row)} fields, the header has {len(header)}"
+                detail = f"line {lines.number} has {len(row)} fields, the header has {len(header)}"
                 yield number, _Bad("invalid_record", detail, line)
             else:
                 yield number, dict(zip(header, row, strict=True))
 
 
 def _names(row: list[str]) -> list[str]:
-    """The columns of a header, so that it costs no record and no field: a name that is not UTF-8 is written as what it
-    is, a name that occurs again gets its number (``a``, ``a.2``)."""
+    """The columns of a file, so that none of them costs a record or a field: a name that is not UTF-8 is written as
+    what it is, a name that occurs again gets its number (``a``, ``a.2``)."""
     names: list[str] = []
     for name in row:
         known = name = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
@@ -269,6 +275,11 @@ def _names(row: list[str]) -> list[str]:
             name = f"{known}.{number}"
         names.append(name)
     return names
+
+
+def _shown(source: str) -> str:
+    """The beginning of ``source``, as a table can hold it."""
+    return source[:PAYLOAD_CHARACTERS].encode("utf-8", "replace").decode()
 
 
 def _is_encodable(text: str) -> bool:
@@ -299,7 +310,10 @@ def _read_parquet(uri: str, text_field: str) -> _Numbered:
     number = 0
     with _seekable(uri) as stream:
         try:
-            for batch in pq.ParquetFile(stream).iter_batches(batch_size=_PARQUET_ROWS):
+            file = pq.ParquetFile(stream)
+            names = _names(file.schema_arrow.names)
+            for batch in file.iter_batches(batch_size=_PARQUET_ROWS):
+                batch = batch.rename_columns(names)
                 for row in range(batch.num_rows):
                     number += 1
                     try:

@@ -254,6 +254,39 @@ def test_bad_csv_rows_cost_themselves(tmp_path):
     )
 
 
+ROWS = "".join(f"row {number},{number}\n" for number in range(3, 9))
+CLOSED = '"never closed,1\n'
+TEXT = "It goes on, as texts do.\nAnd on\nand on.\n"
+
+
+@pytest.mark.parametrize(
+    ("lost", "good", "payload", "began"),
+    [
+        # To the end of the file, or to the next quote: what follows are rows.
+        (f'"never closed,1\n{ROWS}', "345678", CLOSED, "begins in line 2 ends in line 8: unexpected end"),
+        (f'"never closed,1\n"two\nlines",2\n{ROWS}', "2345678", CLOSED, "begins in line 2 ends in line 3: "),
+        (f'"never closed,1\n{ROWS}"two\nlines",2\n', "3456782", CLOSED, "begins in line 2 ends in line 9: "),
+        # What follows is the rest of a text.
+        (f'"cut off {TEXT}{TEXT}', "", None, "begins in line 2 ends in line 7: unexpected end"),
+    ],
+)
+def test_a_csv_quote_that_is_never_closed_costs_its_own_row(tmp_path, lost, good, payload, began):
+    found = list(read_records(str(_write(tmp_path, "a.csv", f"text,n\n{lost}".encode()))))
+    assert "".join(item.fields["n"] for item in found if isinstance(item, Record)) == good
+    (reject,) = [item for item in found if not isinstance(item, Record)]
+    assert began in reject["detail"]
+    assert reject["payload"] == (payload or lost)
+
+
+def test_a_csv_header_that_cannot_be_read_makes_no_header_of_a_record(tmp_path):
+    assert _read(_write(tmp_path, "a.csv", b'"text"s,n\nfirst,1\nsecond,2\n')) == ({}, {"1": "unreadable_file"})
+
+
+def test_parquet_columns_of_one_name_are_all_kept(tmp_path):
+    pq.write_table(pa.Table.from_arrays([pa.array(["a"]), pa.array(["b"])], ["text", "text"]), tmp_path / "a.parquet")
+    assert _read(tmp_path / "a.parquet") == ({"1": {"text": "a", "text.2": "b"}}, {})
+
+
 def test_parquet_with_bytes_that_are_not_text(tmp_path):
     table = pa.table({"text": pa.array([b"ok", b"\xff", b"fine"]), "id": pa.array([b"\x00\xff", b"", b"a"])})
     pq.write_table(table, tmp_path / "a.parquet")
