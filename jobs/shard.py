@@ -20,7 +20,7 @@ from jobs.lakehouse.job import Job
 from jobs.lakehouse.rows import Row, map_rows
 from jobs.lakehouse.stage import Verb
 from jobs.lakehouse.tables import TABLES, outcome_schema
-from jobs.sharding.texts import RowFilter, chosen_rows, contents, ordered_texts, with_most_pairs
+from jobs.sharding.texts import RowFilter, chosen_rows, contents, ordered_texts, with_most_pairs, without_rows
 from udfs.config import Config, fingerprint
 from udfs.errors import ConfigError, DataError
 from udfs.shards.format import FORMAT, ShardInfo, ShardSpec
@@ -123,6 +123,8 @@ def shard(config: ShardConfig, job: Job) -> dict[str, float]:
             f"no text of {config.table} (version {version}) was left to shard; filter: "
             f"{config.filter.chosen() or 'none'}. See the rejects of this step, and the values in the table."
         )
+    for column, values in without_rows(rows, config.filter).items():
+        job.progress.step(job.step, f"filter.{column}: no text of {config.table} has {', '.join(values)}")
     rejects = 0
     for table in WRITES:
         reported = staged.filter(f"{table} is not null").select(f"{table}.*")

@@ -47,6 +47,18 @@ def chosen_rows(lakehouse: "Lakehouse", table: str, version: int, taken: RowFilt
     return frame
 
 
+def without_rows(rows: "DataFrame", taken: RowFilter) -> dict[str, list[str]]:
+    """Of each column that the filter restricts, the values that none of the rows taken has."""
+    from pyspark.sql import functions as F
+
+    chosen = taken.chosen()
+    if not chosen:
+        return {}
+    found = rows.agg(*[F.collect_set(column).alias(column) for column in chosen]).collect()[0]
+    missing = {column: sorted(set(values) - set(found[column])) for column, values in chosen.items()}
+    return {column: values for column, values in missing.items() if values}
+
+
 def with_most_pairs(rows: "DataFrame", contexts: int) -> "DataFrame":
     """Of each dataset of tuning examples at most so many, those with the most pairs; a hash decides between equals."""
     from pyspark.sql import Window

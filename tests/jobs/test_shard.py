@@ -316,6 +316,17 @@ def test_a_filter_that_takes_nothing_is_said(filled: Lakehouse, run_verb: RunVer
         run_verb("shard", {**SETTINGS, "table": "instructions"}, step="shard-none")
 
 
+def test_a_value_of_a_filter_that_takes_nothing_is_said(
+    filled: Lakehouse, run_verb: RunVerb, caplog: pytest.LogCaptureFixture
+) -> None:
+    taken = {"source": ["towns", "nowhere"], "domain": ["geography"]}
+    with caplog.at_level("INFO", "ipt"):
+        assert run_verb("shard", {**SETTINGS, "filter": taken}, step="shard-some")["documents"] == 100
+    assert [entry for entry in caplog.messages if "filter." in entry] == [
+        "shard-some: filter.source: no text of documents has nowhere"
+    ]
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
