@@ -34,7 +34,7 @@ console = Console(width=150)
 # COMMAND ----------
 
 for rendering in draw_renderings(texts, syntheses, number=20, seed=0):
-    table = Table("text", "pairs", title=rendering.name, show_lines=True, width=150)
+    table = Table("text", "pairs", title=Text(rendering.name), show_lines=True, width=150)
     pairs = "\n\n".join(f"{pair['instruction']}\n>> {pair['response']}" for pair in rendering.pairs)
     table.add_row(Text(rendering.text), Text(pairs))
     console.print(table)

@@ -40,7 +40,8 @@ def paired_difference(
 
     Items of one cluster (questions about one subject) may rise and fall together, so the standard error is the
     cluster-robust one of a mean. One item of +1 and one of -1 are added for the interval: without clusters this is the
-    adjusted Wald interval of Bonett and Price (2012), which does not collapse when both models agree everywhere.
+    adjusted Wald interval of Bonett and Price (2012), which does not collapse when both models agree everywhere. With
+    fewer than about 20 clusters of several items the interval is too short.
 
     Args:
         treatment: scores in [0, 1], one per item.

@@ -1,9 +1,11 @@
 """Rules about MLflow's address that jobs and trainer share."""
 
+import re
 from pathlib import Path
 from urllib.parse import urlsplit
 
 _SQLITE = "sqlite:///"
+_NAME_CHARACTERS = 250
 
 
 def database_file(uri: str) -> Path | None:
@@ -35,3 +37,9 @@ def without_credentials(uri: str | None) -> str | None:
             "database that asks for one behind a server (mlflow server)"
         )
     return uri
+
+
+def tracked_name(name: str) -> str:
+    """``name`` as MLflow takes it for a metric or a parameter: names of sources and models can hold anything."""
+    parts = re.sub(r"[^\w.\- /]", "_", name)[:_NAME_CHARACTERS].split("/")
+    return "/".join("_" if part in ("", ".", "..") else part for part in parts)

@@ -5,6 +5,7 @@ import time
 from collections import Counter
 
 from rich.console import Console
+from rich.markup import escape
 
 log = logging.getLogger("ipt")
 
@@ -24,7 +25,7 @@ class Progress:
     def step(self, name: str, text: str) -> None:
         """A step begins, or says something on its way."""
         if self.console.is_terminal:
-            self.console.print(f"[bold cyan]{name:>18}[/]  {text}")
+            self.console.print(f"[bold cyan]{name:>18}[/]  {escape(text)}")
         else:
             log.info("%s: %s", name, text)
 

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
-from udfs.tracking import artifact_location
+from udfs.tracking import artifact_location, tracked_name
 
 if TYPE_CHECKING:
     from jobs.lakehouse.lakehouse import Lakehouse
@@ -27,7 +27,8 @@ def track(lakehouse: "Lakehouse", step: str, verb: str, parameters: Mapping[str,
     mlflow.set_experiment(name)
     tags = {"ipt.verb": verb, "ipt.step": step, "ipt.lakehouse": str(lakehouse.root), **_versions()}
     with mlflow.start_run(run_name=step, tags=tags) as run:
-        mlflow.log_params({key: str(value)[:_PARAMETER_LIMIT] for key, value in flatten(parameters).items()})
+        found = flatten(parameters).items()
+        mlflow.log_params({tracked_name(key): str(value)[:_PARAMETER_LIMIT] for key, value in found})
         yield JobRun(run.info.run_id)
 
 
@@ -41,7 +42,7 @@ class JobRun:
         """Counts and durations, or what they were so many seconds after the start. Any thread may call this."""
         import mlflow
 
-        values = {name: float(value) for name, value in metrics.items()}
+        values = {tracked_name(name): float(value) for name, value in metrics.items()}
         mlflow.log_metrics(values, step=seconds, run_id=self.run_id)
 
     def tables(self, direction: str, versions: Mapping[str, int]) -> None:

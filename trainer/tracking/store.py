@@ -14,7 +14,7 @@ from typing import Any
 
 from trainer.checkpoints.layout import RECORD
 from udfs.shards.manifest import Manifest
-from udfs.tracking import artifact_location, without_credentials
+from udfs.tracking import artifact_location, tracked_name, without_credentials
 
 log = logging.getLogger("trainer")
 
@@ -140,7 +140,7 @@ class Store:
         from mlflow.entities import Param
 
         known = self._client.get_run(self.run_id).data.params
-        wanted = {key: str(value)[:_VALUE_LIMIT] for key, value in values.items()}
+        wanted = {tracked_name(key): str(value)[:_VALUE_LIMIT] for key, value in values.items()}
         # A parameter cannot be changed once it is there: what differs after a restart becomes a tag.
         for key, value in wanted.items():
             if key in known and known[key] != value:
@@ -164,7 +164,7 @@ class Store:
         from mlflow.entities import Metric
 
         metrics = [
-            Metric(key, value, point["time"], point["step"])
+            Metric(tracked_name(key), value, point["time"], point["step"])
             for point in points
             for key, value in point["values"].items()
         ]

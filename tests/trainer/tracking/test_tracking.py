@@ -48,6 +48,16 @@ def test_a_run_has_parameters_metrics_and_where_its_data_came_from(
     assert json.loads(entry.dataset.profile)["tokens"] == manifest.tokens
 
 
+def test_sources_of_any_name_are_told(uri: str, manifest: Manifest, tmp_path: Path) -> None:
+    settings = {"data": {"sources": {"wiki (en)": 1}}}
+    tracker = Tracker(uri, "tests", "a run", "", settings, {"kind": "test"}, {"raw": manifest}, tmp_path)
+    tracker.log({"loss/source/wiki (en)": 2.5}, 10)
+    tracker.finish("FINISHED")
+    run = MlflowClient(uri).get_run(tracker.run_id)
+    assert run.data.params == {"data.sources.wiki _en_": "1"}
+    assert run.data.metrics == {"loss/source/wiki _en_": 2.5}
+
+
 def test_a_run_is_found_again_and_a_changed_parameter_becomes_a_tag(
     uri: str, manifest: Manifest, tmp_path: Path
 ) -> None:
@@ -106,7 +116,7 @@ def test_a_store_that_fails_in_between(tmp_path: Path, manifest: Manifest, capsy
     waiting = Waiting(tmp_path / WAITING)
     waiting.add({"kind": "metrics", "points": [{"values": {"loss": 3.0}, "step": 7, "time": 1}]}, first.run_id)
     # What can never be written does not hold up the rest.
-    waiting.add({"kind": "metrics", "points": [{"values": {"a\nb": 3.0}, "step": 7, "time": 1}]}, first.run_id)
+    waiting.add({"kind": "metrics", "points": [{"values": {"loss": "none"}, "step": 7, "time": 1}]}, first.run_id)
     waiting.add({"kind": "end", "status": "FINISHED", "time": 2}, first.run_id)
     with waiting.path.open("a", encoding="utf-8") as file:
         file.write('{"kind": "metr')
