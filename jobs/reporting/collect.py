@@ -3,8 +3,9 @@
 Everything is aggregated in Spark; only counts, and the few examples shown, come to the driver.
 """
 
+import contextlib
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 from jobs.lakehouse.job import Job
 from jobs.reporting.data import Arm, Example, LossCurve, ReportData, Score, ShardSet, StepTime, Synthesis
 from jobs.reporting.renderings import draw_renderings
+from udfs.errors import ConfigError, DataError
+from udfs.shards.manifest import read_manifest
 from udfs.tracking import database_file
 
 if TYPE_CHECKING:
@@ -39,7 +42,7 @@ def collect(job: Job, models: Mapping[str, Path], examples: int, renderings: int
         document_tokens=_counted(documents, "n_tokens"),
         synthesis=_synthesis(syntheses) if syntheses is not None else None,
         modes=_counted(texts, "mode"),
-        shard_sets=_shard_sets(tables.get("token_shards")),
+        shard_sets=_shard_sets(tables.get("token_shards"), job),
         steps=_steps(job, curves),
         curves=curves,
         scores=_scores(tables.get("evaluations"), list(models)),
@@ -88,11 +91,9 @@ def _received(frame: "DataFrame | None") -> dict[str, int] | None:
 
 
 def _collected(tables: "Mapping[str, DataFrame]") -> dict[str, int] | None:
-    counts = {
-        **(_counted(tables.get("tuning_examples"), "dataset") or {}),
-        **(_counted(tables.get("instructions"), "source") or {}),
-        **(_counted(tables.get("conversations"), "dataset") or {}),
-    }
+    counts: Counter[str] = Counter()  # tables may have sets of one name
+    for table, column in (("tuning_examples", "dataset"), ("instructions", "source"), ("conversations", "dataset")):
+        counts.update(_counted(tables.get(table), column) or {})
     return counts or None
 
 
@@ -128,8 +129,9 @@ def _synthesis(frame: "DataFrame") -> Synthesis:
     )
 
 
-def _shard_sets(frame: "DataFrame | None") -> list[ShardSet] | None:
-    """The newest fingerprint of each set; shards of older ones stay in the table as history."""
+def _shard_sets(frame: "DataFrame | None", job: Job) -> list[ShardSet] | None:
+    """The fingerprint of each set that its manifest names, else the newest; shards of others stay in the table as
+    history, and a set that became again what it was has no new rows there."""
     if frame is None:
         return None
     from pyspark.sql import functions as F
@@ -142,10 +144,18 @@ def _shard_sets(frame: "DataFrame | None") -> list[ShardSet] | None:
         .collect()
     )
     newest = {row["shard_set"]: row for row in rows}
+    present = {name: _fingerprint(job.lakehouse.shard_set(name)) for name in newest}
+    newest |= {row["shard_set"]: row for row in rows if row["fingerprint"] == present[row["shard_set"]]}
     return [
         ShardSet(name, row["rows"], row["tokens"], row["documents"], row["bytes"], row["sequence_length"])
         for name, row in sorted(newest.items())
     ]
+
+
+def _fingerprint(place: str) -> str | None:
+    with contextlib.suppress(DataError, ConfigError, OSError):  # removed, or in a store that is not reached
+        return read_manifest(place).fingerprint
+    return None
 
 
 def _scores(frame: "DataFrame | None", models: Sequence[str]) -> list[Score] | None:

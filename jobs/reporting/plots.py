@@ -57,9 +57,9 @@ def bars(values: Mapping[str, float], colour: str = COLOURS[0]) -> bytes:
     """Horizontal bars, the greatest on top, each with its number."""
     with _axes(_tall(len(values))) as (axes, png):
         ordered = sorted(values.items(), key=lambda item: (item[1], item[0]))
-        drawn = axes.barh(
-            [_short(name) for name, _ in ordered], [value for _, value in ordered], color=colour, height=0.62
-        )
+        # By position: bars whose shortened names are equal would lie on one another.
+        drawn = axes.barh(range(len(ordered)), [value for _, value in ordered], color=colour, height=0.62)
+        axes.set_yticks(range(len(ordered)), [_short(name) for name, _ in ordered])
         axes.bar_label(drawn, labels=[f"{value:,.0f}" for _, value in ordered], padding=4, color=INK)
         _horizontal(axes)
     return png.getvalue()
@@ -73,9 +73,8 @@ def step_times(steps: Sequence[StepTime]) -> bytes:
             + (f"  ·  {step.rows / step.seconds:,.0f} rows/s" if step.rows and step.seconds else "")
             for step in steps
         ]
-        drawn = axes.barh(
-            [step.step for step in steps], [step.seconds for step in steps], color=COLOURS[0], height=0.62
-        )
+        drawn = axes.barh(range(len(steps)), [step.seconds for step in steps], color=COLOURS[0], height=0.62)
+        axes.set_yticks(range(len(steps)), [_short(step.step) for step in steps])
         axes.bar_label(drawn, labels=labels, padding=4, color=INK)
         axes.invert_yaxis()
         _horizontal(axes)

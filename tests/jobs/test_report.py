@@ -25,6 +25,12 @@ def _append(lakehouse: Lakehouse, table: str, rows: Iterable[dict[str, Any]], ve
     lakehouse.append(frame.withColumn("written_at", F.current_timestamp()), table, f"{step}-{table}", version)
 
 
+def _columns(table: str) -> list[str]:
+    from jobs.lakehouse.tables import TABLES
+
+    return TABLES[table].schema.fieldNames()
+
+
 def _synthesis(number: int, pairs: int, rejected: int) -> dict[str, Any]:
     return {
         "chain_id": f"chain{number // 2}",
@@ -152,6 +158,30 @@ def test_numbers_come_from_the_tables(run_verb: RunVerb, lakehouse: Lakehouse) -
     assert CHECK not in page
     assert "context 2 &lt;b&gt;bold&lt;/b&gt; claim" in page
     assert "rendering 0 &lt;b&gt;bold&lt;/b&gt; claim" in page
+
+
+def test_a_set_that_became_again_what_it_was_is_shown_as_it_is(lakehouse: Lakehouse) -> None:
+    from udfs.shards.manifest import Manifest, Source, write_manifest
+
+    for version, (fingerprint, tokens) in enumerate((("first", 100), ("second", 120))):
+        _append(lakehouse, "token_shards", [_shard(fingerprint, tokens)], version, "shard")
+    described = {"name": "raw", "fingerprint": "first", "sequence_length": 64, "vocab_size": 300, "tokenizer_hash": "t"}
+    described |= {"tokenizer": "t", "pad_token_id": 0, "has_roles": False, "packing": "best_fit", "contents": []}
+    source = Source(table="documents", table_id="0", version=1, path="tables/documents")
+    lakehouse.path("shards", "raw").mkdir(parents=True)
+    write_manifest(lakehouse.shard_set("raw"), Manifest.of([], source=source, **described))
+    data = collect(Job(lakehouse, "report", ReportConfig(), lakehouse._session), {}, 0, 0, 0)
+    assert [(shards.name, shards.tokens) for shards in data.shard_sets or ()] == [("raw", 100)]
+
+
+def test_sets_of_one_name_in_two_tables_are_added_up(lakehouse: Lakehouse) -> None:
+    instruction = {"instruction_id": "i", "source": "general", "question": "Why?", "response": "So.", "uri": "file"}
+    conversation = {"conversation_id": "c", "dataset": "general", "n_turns": 1, "uri": "file"}
+    messages = [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "So."}]
+    for table, row in (("instructions", instruction), ("conversations", {**conversation, "messages": messages})):
+        _append(lakehouse, table, [dict.fromkeys(_columns(table)) | row], 0, "collect")
+    data = collect(Job(lakehouse, "report", ReportConfig(), lakehouse._session), {}, 0, 0, 0)
+    assert data.collected == {"general": 2}
 
 
 def test_steps_come_from_mlflow(lakehouse: Lakehouse) -> None:

@@ -1,5 +1,6 @@
 import io
 
+import numpy as np
 import pytest
 
 from jobs.reporting import plots
@@ -31,6 +32,19 @@ def test_every_plot_is_a_picture_of_the_page_s_width() -> None:
 def test_bars_grow_with_their_number() -> None:
     few, many = (_size(plots.bars({str(index): index for index in range(number)})) for number in (2, 20))
     assert many[1] > 2 * few[1]
+
+
+def test_bars_of_names_that_begin_alike_lie_apart() -> None:
+    def bars(*names: str) -> int:
+        """Stretches of the colour in the column where most of it is."""
+        from PIL import Image
+
+        with Image.open(io.BytesIO(plots.bars(dict.fromkeys(names, 5), "#ff0000"))) as picture:
+            red = (np.asarray(picture.convert("RGB")) == (255, 0, 0)).all(axis=2)
+        column = red[:, red.sum(axis=0).argmax()]
+        return int((column[1:] & ~column[:-1]).sum())
+
+    assert bars("short", "other") == bars("a" * 40 + "1", "a" * 40 + "2") == 2
 
 
 def test_a_plot_is_the_same_every_time() -> None:
