@@ -50,11 +50,7 @@ def _check(config: CurateConfig, job: Job) -> None:
 
 
 def _transform(batch: "DataFrame", config: CurateConfig, job: Job) -> "DataFrame":
-    """The steps in order. Up to the last one a row is a whole document, so a step judges documents, not chunks.
-
-    Steps that look at a document alone (language, quality) come before the duplicates are looked for, those that
-    compare documents (near duplicates, overlap with test sets) after, when there are fewer to compare.
-    """
+    """The steps in order. Up to the last one a row is a whole document, so a step judges documents, not chunks."""
     outcome = _cleaned(batch, config)
     outcome = without_duplicates(outcome, "documents", "content_hash", job.lakehouse.read("documents"), STAGE)
     return _chunked(outcome, config, job)

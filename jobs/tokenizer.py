@@ -4,6 +4,7 @@ Reads ``raw_documents`` and ``tuning_examples`` (in the synthesizer's own format
 writes a Hugging Face folder. A record inside says what it was made from; where that is the same, nothing is done.
 """
 
+import contextlib
 import shutil
 import sys
 from collections import Counter
@@ -73,7 +74,10 @@ def tokenizer(config: TokenizerConfig, job: Job) -> dict[str, float]:
 
     assert config.vocab_size is not None
     versions = {table: job.lakehouse.version(table) for table in READS}
-    made_from = fingerprint({**config.model_dump(mode="json", exclude={"output"}), "versions": versions})
+    # A table that was dropped and made again reaches the same version number with other texts.
+    tables = {table: job.lakehouse.identity(table) for table, version in versions.items() if version >= 0}
+    settings = config.model_dump(mode="json", exclude={"output"})
+    made_from = fingerprint({**settings, "versions": versions, "tables": tables})
     if _is_made_from(output, made_from):
         return {"vocab_size": float(load_tokenizer(output).vocab_size)}
     if max(versions.values()) < 0:
@@ -117,7 +121,9 @@ def _located(existing: str) -> str:
     if not existing.startswith(PACKAGE):
         return existing
     name, _, file = existing.removeprefix(PACKAGE).partition("/")
-    spec = find_spec(name)
+    spec = None
+    with contextlib.suppress(ImportError, ValueError):  # the package around it is not there, or it is no name
+        spec = find_spec(name)
     if spec is None or spec.origin is None:
         raise EnvironmentProblem(f"{existing}: the Python package {name!r} is not installed. Install it and run again.")
     return str(Path(spec.origin).parent / file)
@@ -151,7 +157,7 @@ VERB = Verb(
     name="tokenizer",
     config=TokenizerConfig,
     run=tokenizer,
-    reads=READS,
+    reads=lambda config: READS if config.existing is None else (),
     needs=lambda config: [] if config.existing is None else [_located(config.existing)],
 )
 

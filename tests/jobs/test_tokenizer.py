@@ -1,3 +1,4 @@
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -6,7 +7,7 @@ import pytest
 
 from jobs.lakehouse.lakehouse import Lakehouse
 from jobs.lakehouse.tables import PROVENANCE, TABLES
-from jobs.tokenizer import TokenizerConfig
+from jobs.tokenizer import READS, VERB, TokenizerConfig
 from udfs.config import build
 from udfs.errors import ConfigError, DataError, EnvironmentProblem
 from udfs.tokens import load_tokenizer
@@ -76,8 +77,28 @@ def test_an_existing_tokenizer_is_taken(lakehouse: Lakehouse, run_verb: RunVerb,
     assert load_tokenizer(folder).vocab_size == 32_000
     assert run_verb("tokenizer", {"existing": str(folder)}) == {"vocab_size": 32_000}
     assert load_tokenizer(lakehouse.path("tokenizer")).hash == load_tokenizer(folder).hash
-    with pytest.raises(EnvironmentProblem, match="'no_such_package' is not installed"):
-        run_verb("tokenizer", {"existing": "package:no_such_package/x"})
+    for package in ("no_such_package", "no_such_package.part", "..part"):
+        with pytest.raises(EnvironmentProblem, match=f"'{package}' is not installed"):
+            run_verb("tokenizer", {"existing": f"package:{package}/x"})
+
+
+def test_tables_made_again_at_the_same_version_give_another_tokenizer(
+    lakehouse: Lakehouse, spark: Any, run_verb: RunVerb
+) -> None:
+    hashes = []
+    for numbers in (range(40), range(400, 440)):
+        shutil.rmtree(lakehouse.root / "tables", ignore_errors=True)
+        lakehouse._ensured.clear()
+        fill(lakehouse, spark, numbers)
+        assert lakehouse.version("raw_documents") == 1
+        run_verb("tokenizer", {"vocab_size": 320})
+        hashes.append(load_tokenizer(lakehouse.path("tokenizer")).hash)
+    assert hashes[0] != hashes[1]
+
+
+def test_only_a_tokenizer_that_is_trained_reads_tables() -> None:
+    assert VERB.inputs(TokenizerConfig(vocab_size=300)) == READS
+    assert VERB.inputs(TokenizerConfig(existing="folder")) == ()
 
 
 def test_a_folder_made_by_someone_else_is_left_alone(lakehouse: Lakehouse, run_verb: RunVerb) -> None:
