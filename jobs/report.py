@@ -16,6 +16,7 @@ from jobs.lakehouse.job import Job
 from jobs.lakehouse.stage import Verb
 from jobs.lakehouse.tables import TABLES
 from udfs.config import Config
+from udfs.errors import ConfigError
 
 
 class ReportConfig(Config):
@@ -34,15 +35,21 @@ class ReportConfig(Config):
 
 
 def report(config: ReportConfig, job: Job) -> dict[str, float]:
-    """Write the page, print the table."""
+    """Write the page, print the table.
+
+    Raises:
+        ConfigError: ``output`` is a folder.
+    """
     from jobs.reporting.collect import collect
     from jobs.reporting.page import render
     from jobs.reporting.summary import summarise
     from jobs.reporting.terminal import show
 
+    page = job.lakehouse.path(config.output)
+    if page.is_dir():
+        raise ConfigError(f"{job.step}.output: {page} is a folder; name the file of the page, {page / 'index.html'}.")
     models = {name: job.lakehouse.path(path) for name, path in config.models.items()}
     data = collect(job, models, config.examples, config.renderings, config.seed)
-    page = job.lakehouse.path(config.output)
     commands = {
         "Runs, parameters and metrics in the MLflow UI:": f"mlflow ui --backend-store-uri "
         f"{shlex.quote(job.lakehouse.tracking_uri)}",

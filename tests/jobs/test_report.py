@@ -9,6 +9,7 @@ from jobs.lakehouse.job import Job
 from jobs.lakehouse.lakehouse import Lakehouse
 from jobs.report import ReportConfig
 from jobs.reporting.collect import collect, read_curve
+from udfs.errors import ConfigError
 
 RunVerb = Callable[..., dict[str, float]]
 CHECK = "<b>bold</b> claim"
@@ -121,6 +122,12 @@ def test_report_of_an_empty_lakehouse(
     assert str(lakehouse.path("report/index.html")) in printed
     # Asking for what is absent made neither tables nor a tracking store.
     assert [entry.name for entry in lakehouse.root.iterdir()] == ["report"]
+
+
+def test_a_page_in_the_place_of_a_folder_is_refused(run_verb: RunVerb, lakehouse: Lakehouse) -> None:
+    lakehouse.path("report").mkdir(parents=True)
+    with pytest.raises(ConfigError, match=r"report is a folder; name the file of the page, .*report/index\.html"):
+        run_verb("report", {"output": "report"})
 
 
 def test_numbers_come_from_the_tables(run_verb: RunVerb, lakehouse: Lakehouse) -> None:
