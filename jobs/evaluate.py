@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 METRICS = ("acc", "acc_norm", "exact_match")
+# Subjects of the table that are no model: what guessing gives, and between the names of two models their difference.
+CHANCE, DIFFERENCE = "chance", " - "
 SYNTHESIZER, _TASK = "synthesizer", "synthesis"
 _HASHED = ("*.safetensors", "config.json", "generation_config.json", "tokenizer*")
 _TAIL = 2_000  # characters of a failed process's output that are shown
@@ -75,6 +77,9 @@ class EvaluateConfig(Config):
             raise ValueError("`models` are given but no `questions` to put to them")
         if self.questions_from is not None and (self.questions is not None or not self.questions_from.is_recast):
             raise ValueError("`questions_from` stands instead of `questions`, with the `format` of a published set")
+        for name in self.models:
+            if name == CHANCE or DIFFERENCE in name:
+                raise ValueError(f"models: {name!r} means something else in the table; give the model another name")
         if self.treatment is not None and self.treatment not in self.models:
             raise ValueError(f"treatment {self.treatment!r} is not one of the models: {', '.join(self.models)}")
         return self
@@ -111,8 +116,21 @@ def _written_questions(source: FileSource, job: Job) -> Path:
     """The questions of a published file, as JSON lines in the step's folder."""
     (source,) = located([source], job)
     path = job.lakehouse.path("evaluations", job.step, "questions.jsonl")
-    records = (item.fields for item in source.records(source.path, "example", "evaluate") if isinstance(item, Record))
-    write_held_out_questions(path, records, source.name_of(source.path))
+    unread: list[dict[str, Any]] = []
+
+    def examples() -> Iterator[dict[str, Any]]:
+        for item in source.records(source.path, "example", "evaluate"):
+            if isinstance(item, Record):
+                yield item.fields
+            else:
+                unread.append(item)
+
+    try:
+        write_held_out_questions(path, examples(), source.name_of(source.path))
+    finally:
+        for item in unread[:1]:
+            said = f"{len(unread)} records of it were not read, the first: {item['reason']}, {item['detail']}"
+            job.progress.step(job.step, f"{source.path}: {said}")
     return path
 
 
@@ -133,7 +151,9 @@ def _inputs(config: EvaluateConfig, job: Job) -> str:
             parts.append(_file_hash(file))
     parts += [_model_hash(name, job.lakehouse.path(path)) for name, path in config.models.items()]
     if config.synthesizer is not None:
-        parts.append(job.lakehouse.version("syntheses"))
+        version = job.lakehouse.version("syntheses")
+        # A table that was dropped and made again reaches the same version number with other rows.
+        parts += [version, job.lakehouse.identity("syntheses") if version >= 0 else ""]
     return identifier(*parts)
 
 
@@ -157,7 +177,7 @@ def _score_models(config: EvaluateConfig, job: Job) -> Iterator[Score]:
     for result in list(results.values())[:1]:
         guesses = [1 / len(item["log_likelihoods"]) for item in result["items"]]
         share = sum(guesses) / len(guesses)
-        yield Score("chance", config.task, "acc", Estimate(share, share, share, len(guesses)), has_interval=False)
+        yield Score(CHANCE, config.task, "acc", Estimate(share, share, share, len(guesses)), has_interval=False)
     if config.treatment is None:
         return
     for name, result in results.items():
@@ -178,7 +198,7 @@ def _differences(
         estimate = paired_difference(
             [item[metric] for item in treatment_items], [item[metric] for item in baseline_items], clusters
         )
-        yield Score(f"{treatment} - {baseline}", config.task, metric, estimate)
+        yield Score(f"{treatment}{DIFFERENCE}{baseline}", config.task, metric, estimate)
 
 
 def _answers(config: EvaluateConfig, job: Job) -> dict[str, dict[str, Any]]:
@@ -339,7 +359,7 @@ VERB = Verb(
     name="evaluate",
     config=EvaluateConfig,
     run=evaluate,
-    reads=("syntheses",),
+    reads=lambda config: () if config.synthesizer is None else ("syntheses",),
     writes=("evaluations",),
     needs=_needs,
 )

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from jobs.evaluate import EvaluateConfig, _written_questions
+from jobs.evaluate import VERB, EvaluateConfig, SynthesizerConfig, _written_questions
 from jobs.lakehouse.config import LakehouseConfig
 from jobs.lakehouse.job import Job
 from jobs.lakehouse.lakehouse import Lakehouse
@@ -13,7 +13,7 @@ from tests.tiny_model import write_tiny_model
 from udfs.almanac.files import write
 from udfs.almanac.world import AlmanacConfig
 from udfs.config import build
-from udfs.errors import ConfigError, EnvironmentProblem
+from udfs.errors import ConfigError, DataError, EnvironmentProblem
 from udfs.synthesis.pairs import make_pair
 
 RunVerb = Callable[..., dict[str, float]]
@@ -169,12 +169,30 @@ def test_questions_of_a_published_set(tmp_path: Path) -> None:
     assert {question["domain"] for question in written} == {"colours"}
 
 
+def test_a_published_set_that_cannot_be_read_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "set.json").write_text('{"data": [{"para', encoding="utf-8")
+    source = {"path": str(tmp_path / "set.json"), "format": "squad", "name": "colours"}
+    config = build(EvaluateConfig, {"models": {"m": "m"}, "questions_from": source}, "evaluate")
+    assert config.questions_from is not None
+    lakehouse = Lakehouse(LakehouseConfig(root=str(tmp_path / "lake")), pytest.fail)
+    with caplog.at_level("INFO", "ipt"), pytest.raises(DataError, match="no held-out question"):
+        _written_questions(config.questions_from, Job(lakehouse, "evaluate", config, pytest.fail))
+    assert "set.json: 1 records of it were not read, the first: invalid_json" in caplog.text
+
+
+def test_only_a_synthesizer_that_is_judged_reads_its_table() -> None:
+    assert VERB.inputs(EvaluateConfig(synthesizer=SynthesizerConfig())) == ("syntheses",)
+    assert VERB.inputs(EvaluateConfig(models={"m": Path("m")}, questions=Path("q"))) == ()
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({}, "nothing to score"),
         ({"models": {"a": "x"}}, "no `questions`"),
         ({"models": {"a": "x"}, "questions": "q", "treatment": "b"}, "'b' is not one of the models: a"),
+        ({"models": {"a - b": "x"}, "questions": "q"}, "'a - b' means something else"),
+        ({"models": {"chance": "x"}, "questions": "q"}, "'chance' means something else"),
         ({"modles": {}}, "Did you mean 'models'"),
         ({"models": {"a": "x"}, "questions_from": {"path": "q", "format": "json"}}, "format` of a published set"),
     ],
