@@ -1,7 +1,7 @@
 """What a report shows, as plain values. None stands for a part that is not there yet."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 Histogram = Mapping[int, int]  # size -> how often it occurs
 
@@ -117,6 +117,14 @@ class ReportData:
     scores: Sequence[Score] | None = None
     examples: Sequence[Example] | None = None
     renderings: Sequence[Rendering] | None = None
+
+    def by_task(self) -> dict[str, "ReportData"]:
+        """The report on each task that models were scored on, by what a heading adds: nothing where there is one."""
+        scores = self.scores or ()
+        tasks = list(dict.fromkeys(score.task for score in scores if score.metric == "acc"))
+        if len(tasks) < 2:
+            return {"": self}
+        return {f", {task}": replace(self, scores=[score for score in scores if score.task == task]) for task in tasks}
 
     def score(self, subject: str, metric: str) -> Score | None:
         """The score of that subject and metric, if it was measured."""

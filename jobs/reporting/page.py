@@ -78,10 +78,11 @@ def _tiles(data: ReportData) -> Iterator[tuple[str, str]]:
         score = data.score("synthesizer", metric)
         if score is not None:
             yield label, percent(score.value)
-    for name in data.compared("acc"):
-        score = data.score(name, "acc")
-        if score is not None:
-            yield f"{name}, held out", percent(score.value)
+    for task, part in data.by_task().items():
+        for name in part.compared("acc"):
+            score = part.score(name, "acc")
+            if score is not None:
+                yield f"{name}{task or ', held out'}", percent(score.value)
 
 
 def _sections(data: ReportData) -> Iterator[Section]:
@@ -143,8 +144,7 @@ def _sections(data: ReportData) -> Iterator[Section]:
         (Figure("Time by step", plots.step_times(data.steps) if data.steps else None),),
         _shards(data),
     )
-    models = data.compared("acc")
-    colour = plots.colours([*models, *data.compared("exact_match"), *data.curves])
+    colour = plots.colours([*data.compared("acc"), *data.compared("exact_match"), *data.curves])
     yield Section(
         "Training",
         "Loss on the tokens that are trained on. Models that read different data cannot be ranked by it: pairs are "
@@ -158,13 +158,14 @@ def _sections(data: ReportData) -> Iterator[Section]:
         "log-likelihood is the model's answer. Free generation: the greedy first line must equal the "
         "answer. Bars are 95% intervals (Wilson for one model; for a difference paired by question, with questions "
         "about one subject taken together).",
-        (
-            Figure("Accuracy by likelihood over the options", plots.accuracy(data, "acc", colour) if models else None),
-            Figure(
-                "Exact match of free generation",
-                plots.accuracy(data, "exact_match", colour) if data.compared("exact_match") else None,
-            ),
-        ),
+        [
+            Figure(f"{caption}{task}", plots.accuracy(part, metric, colour) if part.compared(metric) else None)
+            for task, part in data.by_task().items()
+            for caption, metric in (
+                ("Accuracy by likelihood over the options", "acc"),
+                ("Exact match of free generation", "exact_match"),
+            )
+        ],
     )
 
 

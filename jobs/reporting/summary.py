@@ -60,13 +60,14 @@ def _training(data: ReportData) -> Iterator[Line]:
 
 
 def _accuracy(data: ReportData) -> Iterator[Line]:
-    group = "Held-out accuracy"
-    if not data.compared("acc"):
-        yield Line(group, "models", ABSENT)
-    for name in data.compared("acc"):
-        yield _scored(group, name, data, percent, signed=False)
-    for name in data.differences("acc"):
-        yield _scored(group, name, data, points, signed=True)
+    for task, part in data.by_task().items():
+        group = f"Held-out accuracy{task}"
+        if not part.compared("acc"):
+            yield Line(group, "models", ABSENT)
+        for name in part.compared("acc"):
+            yield _scored(group, name, part, percent, signed=False)
+        for name in part.differences("acc"):
+            yield _scored(group, name, part, points, signed=True)
 
 
 def _scored(group: str, name: str, data: ReportData, write: Callable[[float], str], signed: bool) -> Line:

@@ -1,8 +1,10 @@
 import io
+from dataclasses import replace
 
 from rich.console import Console
 
 from jobs.reporting.data import ReportData
+from jobs.reporting.page import render
 from jobs.reporting.summary import ABSENT, summarise
 from jobs.reporting.terminal import show
 from tests.jobs.reporting.samples import full_report
@@ -19,6 +21,20 @@ def test_lines_hold_the_numbers() -> None:
     difference = lines["Held-out accuracy", "instruct - vanilla"]
     assert (difference.value, difference.interval) == ("+70.0 pt", "+60.0 to +80.0")
     assert ("Held-out accuracy", "chance") not in lines
+
+
+def test_each_task_is_shown_with_its_own_numbers() -> None:
+    report = full_report()
+    others = [replace(score, task="law", value=score.value / 2) for score in report.scores or ()]
+    report = replace(report, scores=[*(report.scores or ()), *others])
+    lines = {(line.group, line.label): line.value for line in summarise(report)}
+    assert lines["Held-out accuracy, facts", "instruct"] == "70.0%"
+    assert lines["Held-out accuracy, law", "instruct"] == "35.0%"
+    assert lines["Held-out accuracy, law", "instruct - vanilla"] == "+35.0 pt"
+    page = render(report, "Two tasks", "today", {})
+    for caption in ("Accuracy by likelihood over the options", "Exact match of free generation"):
+        assert f"{caption}, facts</figcaption>" in page and f"{caption}, law</figcaption>" in page
+    assert "<b>35.0%</b><span>instruct, law</span>" in page
 
 
 def test_empty_report_says_what_is_absent() -> None:
