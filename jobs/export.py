@@ -12,11 +12,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from jobs.lakehouse.job import Job
 from jobs.lakehouse.stage import Verb
-from jobs.sharding.texts import RowFilter, chosen_rows, contents, ordered_texts
+from jobs.sharding.texts import RowFilter, chosen_rows, contents, ordered_texts, say_unused
 from udfs.config import Config, fingerprint
 from udfs.errors import DataError
 from udfs.text.export import ExportPlan, export_rows
@@ -39,6 +39,11 @@ class ExportConfig(Config):
     # Files that the texts are shuffled over, by hash; of tuning examples each dataset has as many.
     files: int = Field(1, ge=1, le=100_000)
     seed: int = Field(0, ge=0)
+
+    @model_validator(mode="after")
+    def _fits_the_table(self) -> "ExportConfig":
+        self.filter.check(self.table)
+        return self
 
 
 def export(config: ExportConfig, job: Job) -> dict[str, float]:
@@ -73,6 +78,7 @@ def export(config: ExportConfig, job: Job) -> dict[str, float]:
     files = sorted((row.asDict() for row in texts.mapInArrow(run, _SCHEMA).collect()), key=lambda file: file["path"])
     if not files:
         raise DataError(f"no text of {config.table} (version {version}) is left; filter: {config.filter.chosen()}.")
+    say_unused(rows, config.table, config.filter, job)
     record = {
         "fingerprint": wanted,
         "source": source,

@@ -19,8 +19,8 @@ from pydantic import Field, model_validator
 from jobs.lakehouse.job import Job
 from jobs.lakehouse.rows import Row, map_rows
 from jobs.lakehouse.stage import Verb
-from jobs.lakehouse.tables import TABLES, outcome_schema
-from jobs.sharding.texts import RowFilter, chosen_rows, contents, ordered_texts, with_most_pairs, without_rows
+from jobs.lakehouse.tables import outcome_schema
+from jobs.sharding.texts import RowFilter, chosen_rows, contents, ordered_texts, say_unused, with_most_pairs
 from udfs.config import Config, fingerprint
 from udfs.errors import ConfigError, DataError
 from udfs.shards.format import FORMAT, ShardInfo, ShardSpec
@@ -66,10 +66,7 @@ class ShardConfig(Config):
 
     @model_validator(mode="after")
     def _fits_the_table(self) -> "ShardConfig":
-        columns = {column.name for column in TABLES[self.table].columns}
-        for column in self.filter.chosen():
-            if column not in columns:
-                raise ValueError(f"filter.{column}: {self.table} has no such column")
+        self.filter.check(self.table)
         if self.roles and self.table not in ("tuning_examples", "conversations"):
             raise ValueError(f"roles: only tuning_examples and conversations have roles, not {self.table}")
         if self.table == "conversations" and not self.roles:
@@ -123,8 +120,7 @@ def shard(config: ShardConfig, job: Job) -> dict[str, float]:
             f"no text of {config.table} (version {version}) was left to shard; filter: "
             f"{config.filter.chosen() or 'none'}. See the rejects of this step, and the values in the table."
         )
-    for column, values in without_rows(rows, config.filter).items():
-        job.progress.step(job.step, f"filter.{column}: no text of {config.table} has {', '.join(values)}")
+    say_unused(rows, config.table, config.filter, job)
     rejects = 0
     for table in WRITES:
         reported = staged.filter(f"{table} is not null").select(f"{table}.*")

@@ -4,12 +4,14 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
+from jobs.lakehouse.tables import TABLES
 from udfs.config import Config
 from udfs.shards.manifest import Content
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
 
+    from jobs.lakehouse.job import Job
     from jobs.lakehouse.lakehouse import Lakehouse
 
 # Columns that make a row's id, and the columns that make its text.
@@ -36,6 +38,13 @@ class RowFilter(Config):
         """The columns that are restricted, with their values in order."""
         return {column: sorted(values) for column, values in self if values}
 
+    def check(self, table: str) -> None:
+        """Raises ValueError where the table has no such column."""
+        columns = {column.name for column in TABLES[table].columns}
+        for name in self.chosen():
+            if name not in columns:
+                raise ValueError(f"filter.{name}: {table} has no such column")
+
 
 def chosen_rows(lakehouse: "Lakehouse", table: str, version: int, taken: RowFilter) -> "DataFrame":
     """The rows of the table at that version that the filter takes."""
@@ -47,16 +56,18 @@ def chosen_rows(lakehouse: "Lakehouse", table: str, version: int, taken: RowFilt
     return frame
 
 
-def without_rows(rows: "DataFrame", taken: RowFilter) -> dict[str, list[str]]:
-    """Of each column that the filter restricts, the values that none of the rows taken has."""
+def say_unused(rows: "DataFrame", table: str, taken: RowFilter, job: "Job") -> None:
+    """Say which values of the filter none of the rows taken has: they may be misspelled."""
     from pyspark.sql import functions as F
 
     chosen = taken.chosen()
     if not chosen:
-        return {}
+        return
     found = rows.agg(*[F.collect_set(column).alias(column) for column in chosen]).collect()[0]
-    missing = {column: sorted(set(values) - set(found[column])) for column, values in chosen.items()}
-    return {column: values for column, values in missing.items() if values}
+    for column, values in chosen.items():
+        unused = sorted(set(values) - set(found[column]))
+        if unused:
+            job.progress.step(job.step, f"filter.{column}: no text of {table} has {', '.join(unused)}")
 
 
 def with_most_pairs(rows: "DataFrame", contexts: int) -> "DataFrame":

@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
-from jobs.export import RECORD
+from jobs.export import RECORD, ExportConfig
 from jobs.lakehouse.lakehouse import Lakehouse
 from tests.jobs.test_shard import RunVerb, document, example, fill, text_of
-from udfs.errors import DataError
+from udfs.config import build
+from udfs.errors import ConfigError, DataError
 from udfs.shards.format import checksum
 from udfs.text.readers import Record, read_records
 
@@ -70,3 +71,17 @@ def test_examples_in_the_layout_of_the_collection(
     source = {"path": str(folder), "kind": "examples", "glob": "*.jsonl"}
     counts = run_verb("collect", {"sources": [source]})
     assert counts["tuning_examples"] == 6
+
+
+def test_a_filter_of_a_column_that_the_table_lacks_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"filter.dataset: documents has no such column"):
+        build(ExportConfig, {"table": "documents", "filter": {"dataset": ["squad"]}}, "export")
+
+
+def test_a_value_of_a_filter_that_takes_nothing_is_said(
+    lakehouse: Lakehouse, spark: Any, run_verb: RunVerb, caplog: pytest.LogCaptureFixture
+) -> None:
+    fill(lakehouse, spark, "tuning_examples", [example(number) for number in range(6)])
+    with caplog.at_level("INFO", "ipt"):
+        run_verb("export", {"table": "tuning_examples", "filter": {"dataset": ["squad", "sqaud"]}})
+    assert "export: filter.dataset: no text of tuning_examples has sqaud" in caplog.messages
