@@ -70,12 +70,18 @@ _Numbered = Iterator[tuple[int, dict[str, Any] | _Bad]]
 
 def detect_format(uri: str) -> str | None:
     """The format that the file's path says, a compression suffix aside; None where it says none of ``FORMATS``."""
-    name = uri.lower()
-    for suffix in COMPRESSIONS:
-        name = name.removesuffix(suffix)
+    name = _uncompressed(uri)
     if _CORPUS.search(name):
         return "corpus"
     return next((format for suffix, format in SUFFIXES.items() if name.endswith(suffix)), None)
+
+
+def _uncompressed(uri: str) -> str:
+    """The file's path in small letters, a compression suffix aside."""
+    name = uri.lower()
+    for suffix in COMPRESSIONS:
+        name = name.removesuffix(suffix)
+    return name
 
 
 def read_records(uri: str, format: str = "auto", text_field: str = "text", stage: str = "ingest") -> Iterator:
@@ -225,7 +231,7 @@ def _text_of(stream: IO[bytes]) -> IO[str]:
 
 
 def _read_csv(uri: str, text_field: str) -> _Numbered:
-    delimiter = "\t" if ".tsv" in uri.lower() else ","
+    delimiter = "\t" if _uncompressed(uri).endswith(".tsv") else ","
     csv.field_size_limit(MAX_RECORD_BYTES)
     with open_bytes(uri) as stream:
         lines = CsvLines(_text_of(stream))

@@ -278,6 +278,12 @@ def test_a_csv_quote_that_is_never_closed_costs_its_own_row(tmp_path, lost, good
     assert reject["payload"] == (payload or lost)
 
 
+def test_only_the_file_s_own_name_says_that_tabs_separate(tmp_path):
+    (tmp_path / "made.from.tsvs").mkdir()
+    path = _write(tmp_path / "made.from.tsvs", "a.csv", b"text,n\nfirst,1\n")
+    assert _read(path) == ({"1": {"text": "first", "n": "1"}}, {})
+
+
 def test_a_csv_header_that_cannot_be_read_makes_no_header_of_a_record(tmp_path):
     assert _read(_write(tmp_path, "a.csv", b'"text"s,n\nfirst,1\nsecond,2\n')) == ({}, {"1": "unreadable_file"})
 
