@@ -201,17 +201,20 @@ def _read_warc(uri: str, text_field: str) -> _Numbered:
 
 
 def _read_json(uri: str, text_field: str) -> _Numbered:
-    """An array of records, one record, or records one after another (JSON lines under the wrong name)."""
+    """Arrays of records, one record, or records one after another (JSON lines under the wrong name)."""
     with open_bytes(uri) as stream:
         window = JsonWindow(_text_of(stream), MAX_RECORD_BYTES)
-        in_array = window.skip("") == "["
-        if in_array:
-            window.at += 1
+        has_arrays = window.skip("") == "["
+        in_array = False
         number = 0
         while True:
             start = window.skip("," if in_array else "")
-            if (in_array and start == "]") or (not in_array and not start):
+            if not in_array and not start:
                 return
+            if has_arrays and start == ("]" if in_array else "["):
+                window.at += 1
+                in_array = not in_array
+                continue
             number += 1
             try:
                 value, source = window.value()

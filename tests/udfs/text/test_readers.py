@@ -209,6 +209,14 @@ def test_broken_json_arrays_give_what_was_read(tmp_path):
     )
 
 
+def test_what_follows_a_json_array_is_read_as_well(tmp_path):
+    content = b'[{"text": "a"}]\n[{"text": "b"}, {"text": "c"}]\n[] {"text": "d"}\nrest'
+    assert _read(_write(tmp_path, "a.json", content)) == (
+        {"1": {"text": "a"}, "2": {"text": "b"}, "3": {"text": "c"}, "4": {"text": "d"}},
+        {"5": "invalid_json"},
+    )
+
+
 _VALUES = st.recursive(
     st.none()
     | st.booleans()
