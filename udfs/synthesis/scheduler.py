@@ -46,8 +46,10 @@ ALONE_FAILURES = 3
 # With nothing beside it that succeeds, a record cannot be told from an outage: it is given some minutes.
 LONE_FAILURES = 10
 DEATHS_TO_SUSPECT = 2
-# Failures without a single completion between them after which the engine is taken for broken, per request in flight.
+# Failures without a single completion between them after which the engine is taken for broken, per request in flight,
+# and the seconds that they must have lasted: a server that is started anew is back by then.
 FAILURES_PER_PLACE = 3
+OUTAGE_SECONDS = 300.0
 # Engines that may die one after the other without a completion; a worker process that goes on failing is of no use.
 MOST_RESTARTS = 10
 # Seconds before a failed request is submitted again.
@@ -86,6 +88,7 @@ class Scheduler:
         self._failing: set[int] = set()
         self._completion_tokens = 0
         self._failures = self._deaths = 0
+        self._failing_since = 0.0
         self._usage, self._base = Usage(), engine.usage()
         # What this attempt did; what it found in the journal is told apart, as `recovered`.
         self._counts = dict.fromkeys(("documents", "pairs", "rejects", "recovered", "retries", "engine_restarts"), 0)
@@ -221,6 +224,9 @@ class Scheduler:
 
     def _failed(self, running: RunningChain, error: str) -> Iterator[Outcome]:
         """Let a failed request wait for its next attempt, or give its record up."""
+        now = time.monotonic()
+        if not self._failures:
+            self._failing_since = now
         self._failures += 1
         self._failing.add(id(running))
         if not running.attempts.failures:
@@ -233,11 +239,9 @@ class Scheduler:
             yield from self._give_up(running, error)
             return
         self._counts["retries"] += 1
-        running.attempts.due = time.monotonic() + min(
-            self._first_delay * 2 ** (running.attempts.failures - 1), LONGEST_DELAY
-        )
+        running.attempts.due = now + min(self._first_delay * 2 ** (running.attempts.failures - 1), LONGEST_DELAY)
         self._delayed.append(running)
-        if self._failures > FAILURES_PER_PLACE * self._most_active:
+        if self._failures > FAILURES_PER_PLACE * self._most_active and now - self._failing_since > OUTAGE_SECONDS:
             death = EngineDied(f"{self._failures} requests in a row failed, the last: {error}")
             yield from self._engine_died(death, by_a_request=False)
 

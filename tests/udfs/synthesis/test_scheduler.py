@@ -22,7 +22,7 @@ from udfs.synthesis.journal import Journal, NoJournal, counts
 from udfs.synthesis.pairs import build as build_pairs
 from udfs.synthesis.pairs import make_pair
 from udfs.synthesis.rounds import Chain, ChainSettings, Document
-from udfs.synthesis.scheduler import Scheduler
+from udfs.synthesis.scheduler import FAILURES_PER_PLACE, Scheduler
 
 PAIR = build_pairs([make_pair("Who?", "Ann")])
 LIMITS = ChainSettings(2000, 64)
@@ -94,6 +94,19 @@ def test_no_record_is_given_up_while_all_fail():
 
     outcomes = run(engine, chains(30, 3), restart)
     assert {table for table, _ in outcomes} == {"syntheses"} and len(outcomes) == 30
+
+
+def test_a_short_outage_is_waited_for_and_a_long_one_ends_the_task(monkeypatch: pytest.MonkeyPatch):
+    def restart(size: int) -> Unreliable:
+        raise EnvironmentProblem("the server does not answer")
+
+    engine = Unreliable(lambda prompt, attempt: engine.steps < 60)
+    outcomes = run(engine, chains(30, 3), restart)
+    assert sum(engine.attempts.values()) > 30 + 2 * FAILURES_PER_PLACE * engine.most_running
+    assert {table for table, _ in outcomes} == {"syntheses"} and len(outcomes) == 30
+    monkeypatch.setattr("udfs.synthesis.scheduler.OUTAGE_SECONDS", 0.05)
+    with pytest.raises(EnvironmentProblem, match="does not answer"):
+        run(Unreliable(lambda prompt, attempt: True), chains(30, 3), restart)
 
 
 def test_waiting_for_the_next_attempt_holds_no_place():
