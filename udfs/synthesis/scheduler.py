@@ -141,13 +141,14 @@ class Scheduler:
 
     def _resubmit(self) -> Iterator[Outcome]:
         """Give the engine what waits outside it: suspects one at a time and by themselves, then what is due."""
+        now = time.monotonic()
+        for one in (one for one in self._delayed if one.attempts.due <= now):
+            (self._suspects if one.attempts.deaths >= DEATHS_TO_SUSPECT else self._ready).append(one)
+        self._delayed = [one for one in self._delayed if one.attempts.due > now]
         if self._suspects or self._isolated:
             if not self._active:
                 yield from self._submit_or_reject(self._suspects.popleft())
             return
-        now = time.monotonic()
-        self._ready.extend(one for one in self._delayed if one.attempts.due <= now)
-        self._delayed = [one for one in self._delayed if one.attempts.due > now]
         while self._ready and (not self._active or len(self._active) < self._most_active):
             yield from self._submit_or_reject(self._ready.popleft())
 

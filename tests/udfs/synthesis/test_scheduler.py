@@ -150,6 +150,26 @@ def test_a_record_that_kills_engines_is_found_and_only_that_one():
     assert len(made) == 6, "twice among others, three times alone"
 
 
+def test_a_record_that_killed_engines_has_one_to_itself_after_a_failure_too():
+    deaths, failures = iter(range(2)), iter(range(2))
+    beside: list[int] = []
+
+    def dies(texts: list[str]) -> EngineDied | None:
+        if not any("poison" in text for text in texts):
+            return None
+        if next(deaths, None) is not None:
+            return EngineDied("poisoned")
+        beside.append(len(texts))
+        return None
+
+    def restart(size: int) -> Unreliable:
+        return Unreliable(lambda prompt, attempt: "poison" in prompt and next(failures, None) is not None, dies)
+
+    outcomes = run(restart(3), chains(60, 3, odd={4: "poison"}), restart)
+    assert ids(outcomes) == Counter(f"d{k}" for k in range(60)) and {table for table, _ in outcomes} == {"syntheses"}
+    assert next(failures, None) is None and set(beside) == {1}
+
+
 def test_an_engine_that_never_works_ends_the_task():
     def restart(size: int) -> Unreliable:
         return Unreliable(dies=lambda texts: EngineDied("no device"))
