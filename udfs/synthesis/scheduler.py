@@ -270,6 +270,7 @@ class Scheduler:
         lost = list(self._active.values())
         self._active.clear()
         self._usage += self._engine.usage() - self._base
+        self._base = self._engine.usage()  # told once, also where no other engine starts
         self._engine = self._restart(size)
         self._base = self._engine.usage()
         self._counts["engine_restarts"] += 1

@@ -178,6 +178,16 @@ def test_an_engine_that_never_works_ends_the_task():
         run(restart(3), chains(8, 1), restart)
 
 
+def test_what_an_engine_did_is_counted_once_where_no_other_starts(tmp_path: Path):
+    def restart(size: int) -> Unreliable:
+        raise EnvironmentProblem("no device")
+
+    engine = Unreliable(dies=lambda texts: EngineDied("gone") if engine.steps >= 6 else None)
+    with pytest.raises(EnvironmentProblem, match="no device"):
+        run(engine, chains(30, 3), restart, Journal(tmp_path, 0, 1, engine.describe()))
+    assert counts(tmp_path)["generated_tokens"] == engine.generated > 0
+
+
 def test_out_of_memory_halves_the_batch_and_says_so(caplog: pytest.LogCaptureFixture):
     sizes = []
 
