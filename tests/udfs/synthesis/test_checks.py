@@ -71,6 +71,7 @@ def test_every_check_is_a_setting_and_is_tested():
     [
         # Nearly the same question, another answer.
         (TEXT, [("Who built the northern lighthouse?", "Ada"), ("Who built the southern lighthouse?", "Ben")]),
+        ("दिन और दान", [("दिन क्या है?", "समय"), ("दान क्या है?", "देना")]),
         # Alike in their answer alone.
         (TEXT, [("Who built it?", "Ada Holm"), ("Whose name is on the plan?", "Ada Holm")]),
         # One of the options.
