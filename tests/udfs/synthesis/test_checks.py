@@ -35,6 +35,11 @@ FAILING = [
     ("repeated_question", TEXT, [("Who built it?", "Ada Holm"), ("WHO\nbuilt it", "nobody")]),
     ("repeated_question", TEXT, [("?!", "one"), ("?!", "two")]),
     (
+        "repeated_question",
+        TEXT,
+        [("Who, in 1861 - built **it**/that?", "Ada"), ("Who in 1861, built it - that", "Ben")],
+    ),
+    (
         "near_repeated_question",
         TEXT,
         [("In which year was the lighthouse built?", "1861"), ("In what year was the lighthouse built?", "1861.")],
@@ -72,6 +77,10 @@ def test_every_check_is_a_setting_and_is_tested():
         # Nearly the same question, another answer.
         (TEXT, [("Who built the northern lighthouse?", "Ada"), ("Who built the southern lighthouse?", "Ben")]),
         ("दिन और दान", [("दिन क्या है?", "समय"), ("दान क्या है?", "देना")]),
+        # Alike in their words, but not in what they ask.
+        (TEXT, [("What is 7 + 3?", "10"), ("What is 7 - 3?", "4"), ("What is 7 * 3?", "21"), ("What is 7/3?", "2.3")]),
+        (TEXT, [("Is a < b?", "yes"), ("Is a > b?", "no"), ("What is 🙂?", "a smile"), ("What is ☹?", "a frown")]),
+        (TEXT, [("What is the root of 9 that is sought?", "3"), ("What is a root of 9 that is sought?", "-3")]),
         # Alike in their answer alone.
         (TEXT, [("Who built it?", "Ada Holm"), ("Whose name is on the plan?", "Ada Holm")]),
         # One of the options.
