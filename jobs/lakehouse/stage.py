@@ -163,9 +163,10 @@ def _run_stage(stage: Stage, job: Job, lock: StepLock) -> dict[str, float]:
 
 def _application_id(job: Job) -> str:
     """Names this checkpoint in Delta's transaction log. A new checkpoint counts its batches from 0 again, so it must
-    not share the name of an old one, or Delta would take its batches for repetitions."""
+    not share the name of an old one, or Delta would take its batches for repetitions; nor what an old one staged."""
     path = job.lakehouse.step_path(job.step, "checkpoint", "application-id")
     if not path.exists():
+        shutil.rmtree(job.lakehouse.step_path(job.step, "staging"), ignore_errors=True)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(uuid.uuid4().hex, encoding="utf-8")
     return f"{job.step}-{path.read_text(encoding='utf-8')}"
