@@ -22,7 +22,7 @@ from udfs.synthesis.journal import Journal, NoJournal, counts
 from udfs.synthesis.pairs import build as build_pairs
 from udfs.synthesis.pairs import make_pair
 from udfs.synthesis.rounds import Chain, ChainSettings, Document
-from udfs.synthesis.scheduler import FAILURES_PER_PLACE, Scheduler
+from udfs.synthesis.scheduler import Scheduler
 
 PAIR = build_pairs([make_pair("Who?", "Ann")])
 LIMITS = ChainSettings(2000, 64)
@@ -102,11 +102,25 @@ def test_a_short_outage_is_waited_for_and_a_long_one_ends_the_task(monkeypatch: 
 
     engine = Unreliable(lambda prompt, attempt: engine.steps < 60)
     outcomes = run(engine, chains(30, 3), restart)
-    assert sum(engine.attempts.values()) > 30 + 2 * FAILURES_PER_PLACE * engine.most_running
+    assert sum(engine.attempts.values()) > 30 + 6 * engine.most_running
     assert {table for table, _ in outcomes} == {"syntheses"} and len(outcomes) == 30
     monkeypatch.setattr("udfs.synthesis.scheduler.OUTAGE_SECONDS", 0.05)
     with pytest.raises(EnvironmentProblem, match="does not answer"):
         run(Unreliable(lambda prompt, attempt: True), chains(30, 3), restart)
+
+
+def test_the_last_records_are_given_up_though_more_than_one_fails(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("udfs.synthesis.scheduler.OUTAGE_SECONDS", 0.1)
+    monkeypatch.setattr("udfs.synthesis.scheduler.LONGEST_DELAY", 0.02)
+    made = []
+
+    def restart(size: int) -> Unreliable:
+        made.append(Unreliable(lambda prompt, attempt: "poison" in prompt, max_num_seqs=16))
+        return made[-1]
+
+    outcomes = run(restart(16), chains(30, 3, odd={26: "poison", 29: "poison too"}), restart)
+    assert {row["record_id"] for table, row in outcomes if table == "rejects"} == {"d26:0", "d29:0"}
+    assert ids(outcomes) == Counter(f"d{k}" for k in range(30)) and 1 < len(made) < 10
 
 
 def test_waiting_for_the_next_attempt_holds_no_place():
