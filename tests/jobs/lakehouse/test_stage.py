@@ -147,10 +147,15 @@ def test_batch_interrupted_between_two_tables_is_finished_and_not_recomputed(lak
         raise AssertionError("the staged outcome must be reused")
 
     again = Stage(source=_source, writes=STAGE.writes, transform=no_recompute)
-    run_stage(again, _job(lakehouse))
+    job = _job(lakehouse)
+    job.config = Settings(files_per_batch=2)
+    run_stage(again, job)
     assert before and not staged.exists()
     assert _questions(lakehouse) == ["one"]
     assert [row["record_id"] for row in lakehouse.read("rejects").collect()] == ["bad a"]
+    # They name the configuration that they were computed by, not that of the run which wrote them.
+    hashes = [row["config_hash"] for table in STAGE.writes for row in lakehouse.read(table).collect()]
+    assert hashes == [_job(lakehouse).config_hash] * 2 != [job.config_hash] * 2
 
 
 def test_a_new_checkpoint_takes_nothing_that_an_old_one_staged(lakehouse, monkeypatch):
