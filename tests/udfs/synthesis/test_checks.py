@@ -47,6 +47,7 @@ FAILING = [
     ("other_language", TEXT, [("Was ist das?", GERMAN)]),
     ("other_language", CHINESE, [("这是什么？", "This is an old lighthouse in front of a harbour.")]),
     ("other_language", CHINESE, [("这是什么？", "A lighthouse")]),
+    ("other_language", CHINESE, [("这是什么？", "みなとのまえのとうです")]),
     ("too_long_response", TEXT, [("Who built it?", "Ada Holm. " * 80)]),
     ("unanswerable", TEXT, [("What colour is it?", "Not mentioned in the text.")]),
     ("unanswerable", TEXT, [("What?\nLet's think step by step.", "It is dark.\nTherefore, the answer is unknown")]),
@@ -89,6 +90,9 @@ def test_every_check_is_a_setting_and_is_tested():
         ("In this language {name} is a slot and <|end|> ends a turn.", [("What is a slot?", "{name}")]),
         (TEXT, [("How many?", "30"), ("What is on top?", "🔦"), ("Which sign?", "+")]),
         (CHINESE, [("建于何时？", "一八六一年"), ("谁设计的？", "工程师 Ada"), ("Who?", "DNA")]),
+        # Of one language, though in other letters than those of the text.
+        ("灯台は港の前にある岩の上に立っています。", [("だれ？", "スティーブンソンロバート")]),
+        ("这座灯塔由ＮＯＲＷＩＣＫ公司建造。", [("谁建造的？", "Norwick Ltd")]),
         # The text's own words, in whichever language.
         (f"{TEXT} Its plaque: {GERMAN}", [("What does the plaque say?", GERMAN)]),
         ("2 + 2 = ?", [("Solve.\nLet's think step by step.", "Two and two make four.\nTherefore, the answer is 4")]),
