@@ -34,5 +34,7 @@ def test_pairs_that_are_alike_meet(threshold):
     assert not set(bands(values, threshold)) & set(bands([value + 1 for value in values], threshold))
 
 
-def test_a_pair_of_nothing_but_signs():
-    assert len(signature(make_pair("?", "🙂"))) == PERMUTATIONS
+def test_pairs_of_nothing_but_signs():
+    smile = signature(make_pair("?", "🙂"))
+    assert len(smile) == PERMUTATIONS and smile == signature(make_pair("?", "🙂"))
+    assert similarity(smile, signature(make_pair("🐱 + 🐱 = ?", "🐱🐱"))) < 0.5
