@@ -46,7 +46,7 @@ def test_bad_settings(bad):
 
 
 def test_an_engine_is_told_by_its_name():
-    with pytest.raises(ConfigError, match=r"synthesize\.engine\.rules\.model: unknown key.*language"):
+    with pytest.raises(ConfigError, match=r"synthesize\.engine\.model: unknown key.*language"):
         build(SynthesizeConfig, {"engine": {"name": "rules", "model": "m"}}, "synthesize")
     with pytest.raises(ConfigError, match=r"max_num_seqs"):
         build(SynthesizeConfig, {"engine": {"model": "m", "max_num_seq": 2}}, "synthesize")

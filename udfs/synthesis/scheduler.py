@@ -243,7 +243,8 @@ class Scheduler:
             yield from self._give_up(running, error)
             return
         self._counts["retries"] += 1
-        running.attempts.due = now + min(self._first_delay * 2 ** (running.attempts.failures - 1), LONGEST_DELAY)
+        # The power is bounded, for after a day of failures it would be no float.
+        running.attempts.due = now + min(self._first_delay * 2 ** min(running.attempts.failures - 1, 10), LONGEST_DELAY)
         self._delayed.append(running)
         nothing_else = all(id(one) in self._failing for one in self._active.values())
         if nothing_else and now - self._failing_since > OUTAGE_SECONDS:
