@@ -20,7 +20,9 @@ def placed(name: str, overrides: Sequence[str]) -> list[str]:
     """``overrides`` with a place for results and data where none is given: a plan is asked for before there is one."""
     data = override(read(name, "training"), overrides).get("data") or {}
     filled = [f"output_dir={os.curdir}", *overrides]
-    return filled if data.get("sources") else [*filled, f"data.sources.{NO_SHARDS}.path={NO_SHARDS}"]
+    if not isinstance(data, Mapping) or data.get("sources"):  # what is no mapping is named when it is checked
+        return filled
+    return [*filled, f"data.sources.{NO_SHARDS}.path={NO_SHARDS}"]
 
 
 @dataclass(frozen=True)
