@@ -59,6 +59,7 @@ def train(config: TrainConfig, job: Job) -> dict[str, float]:
 
     Raises:
         ConfigError: the trainer finds its configuration or the shard sets wrong.
+        DataError: the record of an earlier result is damaged.
         EnvironmentProblem: the training failed; its output says why.
     """
     output = job.lakehouse.path("models", job.step)
@@ -137,9 +138,19 @@ def _asked(arguments: list[str], config: TrainConfig, job: Job) -> str:
 
 
 def _finished(output: Path) -> str | None:
-    """Identity of the training whose model is in the folder; None where there is none."""
+    """Identity of the training whose model is in the folder; None where there is none.
+
+    Raises:
+        DataError: the model's record is damaged.
+    """
     record = output / "model" / "training.json"
-    return json.loads(record.read_text(encoding="utf-8"))["identity"] if record.is_file() else None
+    try:
+        return json.loads(record.read_text(encoding="utf-8"))["identity"] if record.is_file() else None
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(
+            f"{record} is damaged ({error}), so the model may be of any training. Remove {record.parent} to have "
+            "it exported again, from the newest checkpoint."
+        ) from error
 
 
 def _placement(config: TrainConfig, job: Job, output: Path) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from trainer.checkpoints.layout import RECORD
+from trainer.checkpoints.layout import record_of
 from udfs.shards.manifest import Manifest
 from udfs.tracking import artifact_location, without_credentials
 
@@ -44,11 +44,13 @@ def run_of(model: Path, uri: str) -> str:
     """MLflow run of the training that an exported model came from; "" where there is none.
 
     A store that was away at the export has begun the run later: it is then found by the training's identity.
+
+    Raises:
+        DataError: the model's record is damaged.
     """
     from mlflow import MlflowClient
 
-    path = model / RECORD
-    record = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    record = record_of(model)
     if record.get("run_id") or "identity" not in record:
         return str(record.get("run_id", ""))
     client = MlflowClient(uri)
