@@ -1,6 +1,7 @@
 """What a training will do, computed before it starts. Imports no torch."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -49,6 +50,10 @@ def plan(config: TrainingConfig, sets: dict[str, ShardSet], order: Order) -> Pla
     per_step = float(config.batch.sequences * (order.shares() * density).sum())
     passed = sum(entry.manifest.tokens for entry in sets.values())
     steps = max(1, count_steps(config.duration, per_step, passed))
+    if config.duration.steps is None and steps > 1 and _too_often(config, sets, order, steps):
+        asked = config.duration.tokens or (config.duration.epochs or 0) * passed
+        if steps * per_step > asked * (1 - 1e-9):  # rounded up, and one step less is as near as was promised
+            steps -= 1
     if order.length is not None:
         steps = min(steps, order.length // config.batch.sequences)
         if not steps:
@@ -57,14 +62,13 @@ def plan(config: TrainingConfig, sets: dict[str, ShardSet], order: Order) -> Pla
                 f"less than batch.sequences {config.batch.sequences}. Raise max_repeats, or take smaller steps."
             )
     repeats = dict(zip(sets, order.repeats(steps * config.batch.sequences).tolist(), strict=True))
-    for name, source in config.data.sources.items():
-        if config.data.exhausted == "refuse" and repeats[name] > (source.max_repeats or math.inf):
-            raise ConfigError(
-                f"data.sources.{name}: this training passes over it {repeats[name]:.2f} times, in whole steps "
-                f"{repeats[name] * len(sets[name]):,.0f} rows where it has {len(sets[name]):,}; max_repeats allows "
-                f"{source.max_repeats:g}. Train shorter, lower its weight, give it more data, raise max_repeats, or "
-                "set data.exhausted to stop or drop."
-            )
+    for name in _too_often(config, sets, order, steps):
+        raise ConfigError(
+            f"data.sources.{name}: this training passes over it {repeats[name]:.2f} times, in whole steps "
+            f"{repeats[name] * len(sets[name]):,.0f} rows where it has {len(sets[name]):,}; max_repeats allows "
+            f"{config.data.sources[name].max_repeats:g}. Train shorter, lower its weight, give it more data, raise "
+            "max_repeats, or set data.exhausted to stop or drop."
+        )
     return Plan(
         identity=config.identity({name: entry.manifest.fingerprint for name, entry in sets.items()}),
         steps=steps,
@@ -74,6 +78,15 @@ def plan(config: TrainingConfig, sets: dict[str, ShardSet], order: Order) -> Pla
         tokens=per_step * steps,
         repeats=repeats,
     )
+
+
+def _too_often(config: TrainingConfig, sets: Iterable[str], order: Order, steps: int) -> list[str]:
+    """Sources that so many steps pass over more often than is allowed, where that is refused."""
+    if config.data.exhausted != "refuse":
+        return []
+    repeats = order.repeats(steps * config.batch.sequences)
+    limits = [config.data.sources[name].max_repeats or math.inf for name in sets]
+    return [name for name, found, limit in zip(sets, repeats, limits, strict=True) if found > limit]
 
 
 def count_steps(span: Span, tokens_per_step: float, whole: float) -> int:

@@ -65,6 +65,16 @@ def test_a_limit_that_whole_steps_pass_by_a_row_is_told_in_rows(root: Path) -> N
         _plan(config)
 
 
+@pytest.mark.parametrize("sequences", [7, 8, 9, 16, 32])
+@pytest.mark.parametrize("passes", [1, 2, 2.5])
+def test_as_many_passes_as_are_allowed_can_be_asked_for(passes: float, sequences: int, root: Path) -> None:
+    limit = f"data.sources.raw.max_repeats={passes}"
+    asked = [f"duration={{epochs: {passes}, tokens: null}}", f"batch={{sequences: {sequences}, micro_batch: 1}}"]
+    planned = _plan(resolve("tiny", [f"data.sources.raw.path={root / 'raw'}", f"output_dir={root}", limit, *asked]))
+    rows = len(open_sets(_config(root))["raw"])
+    assert passes - sequences / rows <= planned.repeats["raw"] <= passes
+
+
 def test_repetition_is_limited(root: Path) -> None:
     with pytest.raises(ConfigError, match=r"tuning: this training passes over it .* max_repeats allows 1"):
         _plan(_config(root, "data.sources.tuning.max_repeats=1"))
