@@ -44,7 +44,8 @@ def plan(config: TrainingConfig, sets: dict[str, ShardSet], order: Order) -> Pla
     """The plan of a training.
 
     Raises:
-        ConfigError: a source would be repeated more often than allowed, or runs dry before the first step is full.
+        ConfigError: a source would be repeated more often than allowed, or runs dry before the first step is full; or
+            the decay would begin in the warm-up.
     """
     density = np.array([entry.manifest.tokens / len(entry) for entry in sets.values()])
     per_step = float(config.batch.sequences * (order.shares() * density).sum())
@@ -69,11 +70,12 @@ def plan(config: TrainingConfig, sets: dict[str, ShardSet], order: Order) -> Pla
             f"{config.data.sources[name].max_repeats:g}. Train shorter, lower its weight, give it more data, raise "
             "max_repeats, or set data.exhausted to stop or drop."
         )
+    warmup, decay = stretches(config, per_step, steps)
     return Plan(
         identity=config.identity({name: entry.manifest.fingerprint for name, entry in sets.items()}),
         steps=steps,
-        warmup=min(steps, count_steps(config.schedule.warmup, per_step, steps)),
-        decay=min(steps, count_steps(config.schedule.decay, per_step, steps)) if config.schedule.decay else 0,
+        warmup=warmup,
+        decay=decay,
         tokens_per_step=per_step,
         tokens=per_step * steps,
         repeats=repeats,
@@ -87,6 +89,23 @@ def _too_often(config: TrainingConfig, sets: Iterable[str], order: Order, steps:
     repeats = order.repeats(steps * config.batch.sequences)
     limits = [config.data.sources[name].max_repeats or math.inf for name in sets]
     return [name for name, found, limit in zip(sets, repeats, limits, strict=True) if found > limit]
+
+
+def stretches(config: TrainingConfig, tokens_per_step: float, steps: int) -> tuple[int, int]:
+    """Steps of the warm-up, and of the decay of a wsd schedule.
+
+    Raises:
+        ConfigError: the decay would begin in the warm-up, and the learning rate jump where that ends.
+    """
+    settings = config.schedule
+    warmup = min(steps, count_steps(settings.warmup, tokens_per_step, steps))
+    decay = min(steps, count_steps(settings.decay, tokens_per_step, steps)) if settings.decay else 0
+    if warmup + decay > steps + 1:  # shares are rounded up
+        raise ConfigError(
+            f"schedule: {warmup:,} steps of warmup and {decay:,} of decay do not fit one after the other into a "
+            f"training of {steps:,}. Shorten one of them, or train longer."
+        )
+    return warmup, min(decay, steps - warmup)
 
 
 def count_steps(span: Span, tokens_per_step: float, whole: float) -> int:

@@ -44,6 +44,19 @@ def test_spans(root: Path) -> None:
     assert (_plan(config).steps, _plan(config).warmup) == (77, 5)
 
 
+def test_a_decay_begins_after_the_warm_up(root: Path) -> None:
+    wsd = ["duration={steps: 100, tokens: null}", "schedule.name=wsd", "schedule.decay={steps: 80}"]
+    warmup = "schedule.warmup={{steps: {}, fraction: null}}".format
+    assert _plan(_config(root, *wsd, warmup(20))).decay == 80
+    with pytest.raises(ConfigError, match=r"50 steps of warmup and 80 of decay do not fit .* into a training of 100"):
+        _plan(_config(root, *wsd, warmup(50)))
+    # Shares that fit are refused at no length, although each is rounded up.
+    shares = ["schedule.name=wsd", "schedule.warmup={fraction: 0.05}", "schedule.decay={fraction: 0.95}"]
+    for steps in range(1, 50):
+        planned = _plan(_config(root, f"duration={{steps: {steps}, tokens: null}}", *shares))
+        assert planned.warmup + planned.decay == steps
+
+
 def test_a_training_stops_or_goes_on_where_a_source_runs_dry(root: Path) -> None:
     limit = "data.sources.tuning.max_repeats=1"
     stopped = _plan(_config(root, limit, "data.exhausted=stop"))
