@@ -25,6 +25,7 @@ IDENTITY = "ipt.identity"  # tag of a run: which training it is of
 _PARAMETERS, _METRICS = 100, 1_000  # in one request
 _DIGEST_LIMIT = 36  # characters of a dataset's digest
 _MODEL_TYPE = "checkpoint"
+_REMOVED = "removed"  # tag of a checkpoint that is not there any more
 
 
 def store_address(uri: str) -> str:
@@ -180,8 +181,11 @@ class Store:
         experiment = self._client.get_run(self.run_id).info.experiment_id
         known = {model.name: model for model in self._checkpoints(experiment)}
         for name, model in known.items():
-            if name not in record["present"] and model.tags.get("removed") != "true":
-                self._client.set_logged_model_tags(model.model_id, {"removed": "true"})
+            removed = name not in record["present"]
+            if removed and _REMOVED not in model.tags:
+                self._client.set_logged_model_tags(model.model_id, {_REMOVED: "true"})
+            elif not removed and _REMOVED in model.tags:  # saved again since
+                self._client.delete_logged_model_tag(model.model_id, _REMOVED)
         if record["name"] in known:
             return  # saved before, at the same step, and saved again
         model = self._client.create_logged_model(
