@@ -102,6 +102,29 @@ def test_what_would_stop_a_later_step_is_told_before_the_first_one(pipeline, tmp
     assert not (tmp_path / "lake").exists()
 
 
+def test_an_object_store_is_asked_before_the_first_step(pipeline, tmp_path, capsys, closed_port):
+    text = f"lakehouse: {{root: {tmp_path}/lake}}\nsteps:\n  sample: {{}}\n  ingest: {{sources: [{{path: ADDRESS}}]}}\n"
+    absent, silent = "memory://nowhere/raw", f"ftp://127.0.0.1:{closed_port}/raw"
+    for address, code, message in (
+        (absent, 2, "steps.ingest: there is nothing at memory://nowhere/raw"),
+        (silent, 1, f"{silent} does not answer, or refuses"),
+    ):
+        path = pipeline(text.replace("ADDRESS", address))
+        assert main(["run", "--config", path]) == code
+        assert message in capsys.readouterr().err
+        assert main(["run", "--config", path, "--dry-run"]) == 0
+        assert f"  reads   {address}\n" in capsys.readouterr().out
+    assert not (tmp_path / "lake").exists()
+
+
+def test_a_dry_run_with_shards_that_cannot_be_reached_is_one_message(pipeline, tmp_path, capsys, closed_port):
+    place = f"http://127.0.0.1:{closed_port}/sets"
+    step = "train: {training: tiny, sources: {a: {repeats: 1}, b: {repeats: 1}}}"
+    path = pipeline(f"lakehouse: {{root: {tmp_path}, shards: '{place}'}}\nsteps: {{{step}}}\n")
+    assert main(["run", "--config", path, "--dry-run"]) == 1
+    assert f"{place}/a does not answer, or refuses" in capsys.readouterr().err
+
+
 def test_a_root_that_cannot_be_made_is_told(pipeline, tmp_path, capsys):
     (tmp_path / "file").touch()
     path = pipeline(PIPELINE.format(root=tmp_path / "file" / "below", rounds=2))

@@ -24,6 +24,7 @@ class ShardSet:
     Raises:
         DataError: the set or one of its files is missing or damaged.
         ConfigError: a URL that cannot be opened, or nowhere to keep its files.
+        EnvironmentProblem: a store that does not answer.
     """
 
     def __init__(self, place: str | Path, data: DataConfig | None = None) -> None:
