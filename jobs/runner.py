@@ -52,13 +52,19 @@ class Runner:
         from jobs.lakehouse.files import located_path
 
         outputs = [step.config.output for step in steps if getattr(step.config, "output", None)]
-        made = [self.lakehouse.path(path) for path in (".", *outputs)]
+        shards = self.lakehouse.config.shards
+        made = [self.lakehouse.path(path) for path in (".", *outputs, *([] if is_remote(shards) else [shards]))]
+
+        def is_made(place: str) -> bool:
+            if is_remote(place):
+                return is_remote(shards) and place.startswith(f"{plain_path(shards).rstrip('/')}/")
+            return any(self.lakehouse.path(place).is_relative_to(folder) for folder in made)
+
         for step in steps:
             verb = load_verb(step.verb)
             job = Job(self.lakehouse, step.name, step.config, self.session)
             for path in map(str, verb.needs(step.config)):
-                place = plain_path(path)
-                if is_remote(place) or not any(self.lakehouse.path(place).is_relative_to(folder) for folder in made):
+                if not is_made(plain_path(path)):
                     located_path(path, job)
             if verb.foresee is not None:
                 verb.foresee(step.config, job)

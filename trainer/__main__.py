@@ -86,10 +86,11 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _dry_run(config: TrainingConfig) -> str:
-    from trainer.data.sources import mixture, open_sets
+    from trainer.data.sources import check_places, mixture, open_sets
     from trainer.planning.plan import plan
 
     sets = open_sets(config)
+    check_places(config, sets)
     tree = {
         "config": config.model_dump(mode="json"),
         "plan": plan(config, sets, mixture(config, sets)).tree(),
