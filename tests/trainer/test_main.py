@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+import trainer.__main__
 from tests.trainer.shard_sets import write_set
 from trainer.__main__ import main
 
@@ -51,3 +52,16 @@ def test_a_dry_run_tells_what_the_training_would_miss(
     assert main(arguments) == 0
     assert main([*arguments, "--set", setting.format(root=tmp_path)]) == code
     assert said.format(root=tmp_path) in capsys.readouterr().err
+
+
+def test_a_mistake_that_one_rank_alone_finds_is_told_by_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    waited: list[float] = []
+    monkeypatch.setattr(trainer.__main__.time, "sleep", waited.append)
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    for rank, name, wait in (("0", "trainer", []), ("2", "trainer, rank 2", [15.0])):
+        monkeypatch.setenv("RANK", rank)
+        assert main(["--config", "tiny", "--set", "data.sources.raw.path=x", "--set", "output_dir=x"]) == 2
+        assert capsys.readouterr().err.startswith(f"{name}: batch.sequences 8 cannot be divided over 3 ranks")
+        assert waited == wait
