@@ -175,6 +175,10 @@ def test_questions_of_a_published_set(tmp_path: Path) -> None:
         ({}, "nothing to score"),
         ({"models": {"a": "x"}}, "no `questions`"),
         ({"models": {"a": "x"}, "questions": "q", "treatment": "b"}, "'b' is not one of the models: a"),
+        *(
+            ({"models": {"b": "y", name: "x"}, "questions": "q"}, "begins the name of a file.* not \\['[^b]")
+            for name in ("../../a", "a/b", "..", "-a", "a" * 101)
+        ),
         ({"modles": {}}, "Did you mean 'models'"),
         ({"models": {"a": "x"}, "questions_from": {"path": "q", "format": "json"}}, "format` of a published set"),
     ],
