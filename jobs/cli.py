@@ -7,6 +7,7 @@ nothing was started; 130 interrupted. ``spark-submit jobs/<verb>.py --config ...
 import argparse
 import logging
 import os
+import re
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -16,6 +17,9 @@ from udfs.errors import ConfigError, DataError, InstructionPretrainingError, exi
 if TYPE_CHECKING:
     from jobs.pipeline import Step
     from jobs.runner import Runner
+
+# As the last line of a traceback, up to what Spark appends.
+_OURS = re.compile(r"^udfs\.errors\.\w+: (.+?)(?=\s+SQLSTATE|\n\s*\n|\n\s+at |\s*\Z)", re.MULTILINE | re.DOTALL)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -32,9 +36,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _run(arguments)
     except InstructionPretrainingError as error:
         return exit_code("ipt", error)
+    except Exception as error:
+        message = told_in_a_worker(error)
+        if message is None:
+            raise
+        print(f"ipt: {message}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("ipt: interrupted; start the same command again to go on", file=sys.stderr)
         return 130
+
+
+def told_in_a_worker(error: Exception) -> str | None:
+    """The message of an error of ours that Spark brought here from a worker, inside hundreds of lines of its own; None
+    for any other error."""
+    from pyspark.errors import PySparkException
+
+    found = _OURS.findall(str(error)) if isinstance(error, PySparkException) else []
+    return found[-1] if found else None
 
 
 def console() -> None:

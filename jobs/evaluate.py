@@ -10,6 +10,7 @@ and the scores of every question below ``evaluations/<step>/`` in the lakehouse'
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 import uuid
@@ -18,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from jobs.lakehouse.files import located
 from jobs.lakehouse.job import Job
@@ -41,6 +42,7 @@ METRICS = ("acc", "acc_norm", "exact_match")
 CHANCE, DIFFERENCE = "chance", " - "
 SYNTHESIZER, _TASK = "synthesizer", "synthesis"
 _HASHED = ("*.safetensors", "config.json", "generation_config.json", "tokenizer*")
+_MODEL_NAME = re.compile(r"[^/\\\s.-][^/\\\x00-\x1f]{,99}")
 _TAIL = 2_000  # characters of a failed process's output that are shown
 
 
@@ -68,6 +70,17 @@ class EvaluateConfig(Config):
     device: str | None = None
     # Present: judge what is in `syntheses`.
     synthesizer: SynthesizerConfig | None = None
+
+    @field_validator("models")
+    @classmethod
+    def _names_of_files(cls, value: dict[str, Path]) -> dict[str, Path]:
+        wrong = [name for name in value if not _MODEL_NAME.fullmatch(name)]
+        if wrong:
+            raise ValueError(
+                "a model's name begins the name of a file, so it must have 1 to 100 characters, no slash, and none of "
+                f". and - at its start; not {wrong}"
+            )
+        return value
 
     @model_validator(mode="after")
     def _check(self) -> "EvaluateConfig":

@@ -16,6 +16,7 @@ from jobs.lakehouse.session import load_target
 from jobs.lakehouse.stage import run_stage
 from jobs.pipeline import Pipeline, Step, load_verb
 from udfs.errors import EnvironmentProblem
+from udfs.text.files import is_remote, plain_path
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -46,16 +47,24 @@ class Runner:
 
         Raises:
             ConfigError: a file is not there, or a setting that the step checks itself is wrong.
+            EnvironmentProblem: an object store's driver is not installed, or the store does not answer.
         """
         from jobs.lakehouse.files import located_path
 
         outputs = [step.config.output for step in steps if getattr(step.config, "output", None)]
-        made = [self.lakehouse.path(path) for path in (".", *outputs)]
+        shards = self.lakehouse.config.shards
+        made = [self.lakehouse.path(path) for path in (".", *outputs, *([] if is_remote(shards) else [shards]))]
+
+        def is_made(place: str) -> bool:
+            if is_remote(place):
+                return is_remote(shards) and place.startswith(f"{plain_path(shards).rstrip('/')}/")
+            return any(self.lakehouse.path(place).is_relative_to(folder) for folder in made)
+
         for step in steps:
             verb = load_verb(step.verb)
             job = Job(self.lakehouse, step.name, step.config, self.session)
             for path in map(str, verb.needs(step.config)):
-                if not any(self.lakehouse.path(path).is_relative_to(folder) for folder in made):
+                if not is_made(plain_path(path)):
                     located_path(path, job)
             if verb.foresee is not None:
                 verb.foresee(step.config, job)
@@ -155,8 +164,9 @@ def describe(pipeline: Pipeline, steps: Sequence[Step]) -> str:
         lines.append(f"{step.name} ({step.verb})")
         for label, tables in (("reads", verb.inputs(step.config)), ("writes", verb.outputs())):
             lines += [f"  {label:<7} {lakehouse.location(table)}{_versions(lakehouse, table)}" for table in tables]
-        for place in map(lakehouse.path, verb.needs(step.config)):
-            lines.append(f"  reads   {place}{_files(place)}")
+        for name in map(plain_path, map(str, verb.needs(step.config))):
+            place = name if is_remote(name) else f"{lakehouse.path(name)}{_files(lakehouse.path(name))}"
+            lines.append(f"  reads   {place}")
         if verb.expect is not None:
             lines += [f"  {line}" for line in verb.expect(step.config, lakehouse)]
     return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True) + "\n" + "\n".join(lines)

@@ -11,6 +11,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ from udfs.config import Config, merge, read
 from udfs.errors import ConfigError, DataError, EnvironmentProblem
 from udfs.shards.manifest import read_manifest
 from udfs.shards.mixture import Part, Share, measured, shares
+from udfs.shards.store import is_remote
 
 if TYPE_CHECKING:
     from jobs.lakehouse.lakehouse import Lakehouse
@@ -59,6 +61,7 @@ def train(config: TrainConfig, job: Job) -> dict[str, float]:
 
     Raises:
         ConfigError: the trainer finds its configuration or the shard sets wrong.
+        DataError: the record of an earlier result is damaged.
         EnvironmentProblem: the training failed; its output says why.
     """
     output = job.lakehouse.path("models", job.step)
@@ -137,9 +140,19 @@ def _asked(arguments: list[str], config: TrainConfig, job: Job) -> str:
 
 
 def _finished(output: Path) -> str | None:
-    """Identity of the training whose model is in the folder; None where there is none."""
+    """Identity of the training whose model is in the folder; None where there is none.
+
+    Raises:
+        DataError: the model's record is damaged.
+    """
     record = output / "model" / "training.json"
-    return json.loads(record.read_text(encoding="utf-8"))["identity"] if record.is_file() else None
+    try:
+        return json.loads(record.read_text(encoding="utf-8"))["identity"] if record.is_file() else None
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(
+            f"{record} is damaged ({error}), so the model may be of any training. Remove {record.parent} to have "
+            "it exported again, from the newest checkpoint."
+        ) from error
 
 
 def _placement(config: TrainConfig, job: Job, output: Path) -> dict[str, Any]:
@@ -199,6 +212,17 @@ def _expect(config: TrainConfig, lakehouse: "Lakehouse") -> list[str]:
     return [*lines, f"mixes   total: {total:,.0f} tokens"]
 
 
+def _needs(config: TrainConfig) -> list[str | Path]:
+    """What the trainer reads beside the sets; its own file and `set` name places as the command line does."""
+    held_out = merge(read(config.training, "training"), config.set).get("held_out")
+    if not isinstance(held_out, Mapping):  # none, or the trainer refuses it
+        held_out = {}
+    sources = held_out.get("sources")
+    named = [*(sources.values() if isinstance(sources, Mapping) else []), held_out.get("questions")]
+    places = [place if is_remote(place) else Path(place).absolute() for place in named if isinstance(place, str)]
+    return [config.tokenizer, *([config.init_from] if config.init_from else []), *places]
+
+
 def _tokens(config: TrainConfig, passed: int) -> float:
     """Tokens of the whole training; rows count as full where its length is given in steps.
 
@@ -254,7 +278,7 @@ VERB = Verb(
     name="train",
     config=TrainConfig,
     run=train,
-    needs=lambda config: [config.tokenizer, *([config.init_from] if config.init_from else [])],
+    needs=_needs,
     foresee=_foresee,
     show=show_tokens,
     tracked=False,

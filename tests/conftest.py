@@ -1,6 +1,7 @@
 """One Spark session for the whole test session, and a fresh lakehouse for each test that asks."""
 
 import os
+import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -103,3 +104,11 @@ def engine_settings(tiny_synthesizer: Path) -> dict:
         "kv_cache_gib": 0.05,
         "dtype": "float32",
     }
+
+
+@pytest.fixture
+def closed_port() -> Iterator[int]:
+    """A port of this machine where nothing answers, and nothing else will."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # not listening
+        yield taken.getsockname()[1]

@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Sequence
 
 import yaml
@@ -19,6 +20,7 @@ from trainer.planning.forecast import NO_SHARDS, Forecast, forecast, placed
 from udfs.errors import ConfigError, InstructionPretrainingError, exit_code
 
 _TERMINATED = 143  # 128 + SIGTERM
+_PATIENCE = 15.0  # seconds in which rank 0 will have told what is wrong with the configuration
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -61,8 +63,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _train(config)
     except InstructionPretrainingError as error:
         if isinstance(error, ConfigError) and not main_rank:
-            return 2  # every rank finds the same mistake; one of them says so
-        # A damaged file is found by the rank that reads it.
+            # Every rank finds the same mistake, and rank 0 says so; a launcher ends all others as soon as one is gone.
+            time.sleep(_PATIENCE)
+        # A damaged file is found by the rank that reads it, and a mistake may be one of this rank's machine alone.
         return exit_code("trainer" if main_rank else f"trainer, rank {os.environ['RANK']}", error)
 
 
@@ -86,10 +89,11 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _dry_run(config: TrainingConfig) -> str:
-    from trainer.data.sources import mixture, open_sets
+    from trainer.data.sources import check_places, mixture, open_sets
     from trainer.planning.plan import plan
 
     sets = open_sets(config)
+    check_places(config, sets)
     tree = {
         "config": config.model_dump(mode="json"),
         "plan": plan(config, sets, mixture(config, sets)).tree(),

@@ -119,7 +119,7 @@ class Span(Config):
     steps: int | None = Field(default=None, ge=0)
     # Trained tokens, padding left out; reached to within one step.
     tokens: int | None = Field(default=None, ge=0)
-    # Passes over all sources' tokens together; for a duration only.
+    # Passes over all sources' tokens together, to within one step, too; for a duration only.
     epochs: float | None = Field(default=None, gt=0)
     # Share of the whole training; for a warm-up only.
     fraction: float | None = Field(default=None, ge=0, le=1)

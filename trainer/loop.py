@@ -18,7 +18,7 @@ from trainer.checkpoints.layout import CHECKPOINTS, MODEL, SAVE, identity_of
 from trainer.config import TrainingConfig, batch_shape, zero_stage
 from trainer.data.loader import Counts, Loader
 from trainer.data.objective import role_weights
-from trainer.data.sources import ShardSet, damaged, mixed, mixture, open_held_out, open_sets
+from trainer.data.sources import ShardSet, damaged, mixed, mixture, open_held_out, open_sets, open_tokenizer
 from trainer.distributed import World, join, leave
 from trainer.engine import Engine
 from trainer.guard import NOT_FINITE, SPIKE, Diverged, Guard
@@ -35,7 +35,7 @@ from trainer.schedule import Schedule
 from trainer.tracking.reporting import Reporter, Step
 from udfs.config import fingerprint
 from udfs.errors import ConfigError, DataError
-from udfs.tokens import Tokenizer, load_tokenizer
+from udfs.tokens import Tokenizer
 
 log = logging.getLogger("trainer")
 
@@ -90,7 +90,7 @@ def _train(config: TrainingConfig, world: World) -> None:
     checkpoints = Checkpoints(output / CHECKPOINTS, config.checkpoints, world, planned.identity)
     newest = checkpoints.newest(fresh, config.data.allow_changed, planned.steps)
     _verify(sets, world)
-    tokenizer = _tokenizer(config, sets)
+    tokenizer = open_tokenizer(config, sets)
     length = next(iter(sets.values())).manifest.sequence_length
     measures: list[Measure] = [HeldOut(config, held_out, world)] if held_out else []
     if config.held_out.questions is not None:
@@ -285,14 +285,3 @@ def _sizes(config: TrainingConfig, tokenizer: Tokenizer) -> Shape | None:
         return Shape.of(config.model, tokenizer.vocab_size)
     except ConfigError:
         return None
-
-
-def _tokenizer(config: TrainingConfig, sets: dict[str, ShardSet]) -> Tokenizer:
-    manifest = next(iter(sets.values())).manifest
-    tokenizer = load_tokenizer(config.tokenizer or manifest.tokenizer)
-    if tokenizer.hash != manifest.tokenizer_hash:
-        raise ConfigError(
-            f"tokenizer: {config.tokenizer or manifest.tokenizer} is not the tokenizer the shards were made with. "
-            "Give that one, or shard the data again."
-        )
-    return tokenizer

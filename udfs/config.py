@@ -200,7 +200,8 @@ def _explain(model: type[BaseModel], tree: Any, error: ValidationError, where: s
 def _keys(tree: Any, path: tuple[int | str, ...], missing: bool) -> Iterable[str]:
     """The keys of ``path`` as they stand in the file; pydantic puts the names of types between them."""
     for place, part in enumerate(path, start=1):
-        inside = part in tree if isinstance(tree, Mapping) else isinstance(tree, list) and isinstance(part, int)
+        items = range(len(tree)) if isinstance(tree, list) else tree if isinstance(tree, Mapping) else ()
+        inside = part in items
         if inside:
             tree = tree[part]
         if inside or (missing and place == len(path)):

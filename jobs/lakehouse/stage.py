@@ -34,8 +34,9 @@ if TYPE_CHECKING:
     from jobs.lakehouse.lakehouse import Lakehouse
 
 
-# Column of a staged row that says which table it goes to.
-_TABLE = "_table"
+# Columns of a staged row that say which table it goes to, and by which configuration it was computed: the run that
+# writes it may have another one.
+_TABLE, _CONFIG = "_table", "_config_hash"
 
 
 @dataclass(frozen=True)
@@ -163,9 +164,10 @@ def _run_stage(stage: Stage, job: Job, lock: StepLock) -> dict[str, float]:
 
 def _application_id(job: Job) -> str:
     """Names this checkpoint in Delta's transaction log. A new checkpoint counts its batches from 0 again, so it must
-    not share the name of an old one, or Delta would take its batches for repetitions."""
+    not share the name of an old one, or Delta would take its batches for repetitions; nor what an old one staged."""
     path = job.lakehouse.step_path(job.step, "checkpoint", "application-id")
     if not path.exists():
+        shutil.rmtree(job.lakehouse.step_path(job.step, "staging"), ignore_errors=True)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(uuid.uuid4().hex, encoding="utf-8")
     return f"{job.step}-{path.read_text(encoding='utf-8')}"
@@ -173,9 +175,12 @@ def _application_id(job: Job) -> str:
 
 def _stage_batch(batch: "DataFrame", batch_id: int, stage: Stage, job: Job) -> "DataFrame":
     """The outcome of the micro-batch, computed once and kept until every table has it."""
+    from pyspark.sql import functions as F
+
     folder = job.lakehouse.step_path(job.step, "staging", str(batch_id))
     if not (folder / "_SUCCESS").exists():
-        outcome = stage.transform(batch, job.config, job).select(*stage.writes, _table_of(stage).alias(_TABLE))
+        own = (_table_of(stage).alias(_TABLE), F.lit(job.config_hash).alias(_CONFIG))
+        outcome = stage.transform(batch, job.config, job).select(*stage.writes, *own)
         # Read twice and deleted: neither small files nor dictionaries pay.
         plain = {"compression": "uncompressed", "parquet.enable.dictionary": "false"}
         outcome.write.mode("overwrite").options(**plain).parquet(str(folder))
@@ -202,12 +207,13 @@ def _write_batch(staged: "DataFrame", batch_id: int, application: str, stage: St
             counts[f"rejects/{row['reason']}"] += row["count"]
     for table in stage.writes:
         if counts[table]:
-            rows = staged.filter(F.col(_TABLE) == table).select(f"{table}.*")
-            job.lakehouse.append(job.with_provenance(rows), table, f"{application}-{table}", batch_id)
+            rows = staged.filter(F.col(_TABLE) == table).select(f"{table}.*", _CONFIG)
+            rows = job.with_provenance(rows).withColumn("config_hash", F.col(_CONFIG))
+            job.lakehouse.append(rows, table, f"{application}-{table}", batch_id)
     return counts
 
 
 def _staged_schema(stage: Stage) -> Any:
     from jobs.lakehouse.tables import outcome_schema
 
-    return outcome_schema(*stage.writes).add(_TABLE, "string")
+    return outcome_schema(*stage.writes).add(_TABLE, "string").add(_CONFIG, "string")

@@ -15,6 +15,7 @@ steps:
   sample: {{}}
   synthesize: {{rounds: {rounds}, engine: {{model: models/tune/model}}}}
 """
+HELD_OUT = "train: {training: tiny, sources: {raw: 1}, set: {held_out: "
 
 
 @pytest.fixture
@@ -88,6 +89,8 @@ def test_missing_file_unknown_verb_and_unknown_step(pipeline, tmp_path, capsys):
         ("collect: {sources: [{path: /nowhere/qa, kind: examples}]}", "steps.collect: there is nothing at /nowhere/qa"),
         ("synthesize: {engine: {model: /nowhere/model}}", "steps.synthesize: there is nothing at /nowhere/model"),
         ("evaluate: {models: {a: models/a}, questions: /nowhere/q.jsonl}", "steps.evaluate: there is nothing"),
+        (f"{HELD_OUT}{{sources: {{a: /nowhere/set}}}}}}}}", "steps.train: there is nothing at /nowhere/set"),
+        (f"{HELD_OUT}{{questions: /nowhere/q.jsonl}}}}}}", "steps.train: there is nothing at /nowhere/q.jsonl"),
         ("train: {training: tini, sources: {raw: 1}}", "Did you mean 'tiny'"),
         ("train: {training: tiny, sources: {raw: 1}, set: {batch: {micro_bach: 1}}}", "Did you mean 'micro_batch'"),
         ("train: {training: tiny, sources: {raw: 1}, ranks: 3}", "batch.sequences 8 cannot be divided over 3 ranks"),
@@ -100,6 +103,41 @@ def test_what_would_stop_a_later_step_is_told_before_the_first_one(pipeline, tmp
     assert main(["run", "--config", path]) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "lake").exists()
+
+
+def test_what_is_measured_by_may_be_made_by_a_step(pipeline, tmp_path, capsys):
+    lake, shards = tmp_path / "lake", tmp_path / "shards"
+    for place, held_out in (
+        (shards, f"{{sources: {{a: {shards}/a}}, questions: {lake}/almanac/test/facts.jsonl}}"),
+        ("memory://shards", "{sources: {a: memory://shards/a}}"),
+    ):
+        later = "evaluate: {models: {a: models/a}, questions: /nowhere/q.jsonl}"
+        text = f"lakehouse: {{root: {lake}, shards: '{place}'}}\nsteps:\n  sample: {{}}\n  {HELD_OUT}{held_out}}}}}\n"
+        assert main(["run", "--config", pipeline(f"{text}  {later}\n")]) == 2
+        assert "steps.evaluate: there is nothing at /nowhere" in capsys.readouterr().err
+
+
+def test_an_object_store_is_asked_before_the_first_step(pipeline, tmp_path, capsys, closed_port):
+    text = f"lakehouse: {{root: {tmp_path}/lake}}\nsteps:\n  sample: {{}}\n  ingest: {{sources: [{{path: ADDRESS}}]}}\n"
+    absent, silent = "memory://nowhere/raw", f"ftp://127.0.0.1:{closed_port}/raw"
+    for address, code, message in (
+        (absent, 2, "steps.ingest: there is nothing at memory://nowhere/raw"),
+        (silent, 1, f"{silent} does not answer, or refuses"),
+    ):
+        path = pipeline(text.replace("ADDRESS", address))
+        assert main(["run", "--config", path]) == code
+        assert message in capsys.readouterr().err
+        assert main(["run", "--config", path, "--dry-run"]) == 0
+        assert f"  reads   {address}\n" in capsys.readouterr().out
+    assert not (tmp_path / "lake").exists()
+
+
+def test_a_dry_run_with_shards_that_cannot_be_reached_is_one_message(pipeline, tmp_path, capsys, closed_port):
+    place = f"http://127.0.0.1:{closed_port}/sets"
+    step = "train: {training: tiny, sources: {a: {repeats: 1}, b: {repeats: 1}}}"
+    path = pipeline(f"lakehouse: {{root: {tmp_path}, shards: '{place}'}}\nsteps: {{{step}}}\n")
+    assert main(["run", "--config", path, "--dry-run"]) == 1
+    assert f"{place}/a does not answer, or refuses" in capsys.readouterr().err
 
 
 def test_a_root_that_cannot_be_made_is_told(pipeline, tmp_path, capsys):

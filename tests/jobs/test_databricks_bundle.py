@@ -1,5 +1,6 @@
 """The bundle is not deployed here: what can be checked is that it is YAML and runs the steps that the pipeline has."""
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,21 @@ from udfs.config import read
 ROOT = Path(__file__).parents[2]
 
 
+def _bundle() -> dict[str, Any]:
+    return dict(yaml.safe_load((ROOT / "databricks.yml").read_text(encoding="utf-8")))
+
+
 def _job() -> dict[str, Any]:
-    bundle = yaml.safe_load((ROOT / "databricks.yml").read_text(encoding="utf-8"))
-    return dict(bundle["resources"]["jobs"]["instruction_pretraining"])
+    return dict(_bundle()["resources"]["jobs"]["instruction_pretraining"])
 
 
 def _tasks() -> list[dict[str, Any]]:
     return list(_job()["tasks"])
+
+
+def test_the_wheel_is_built_by_what_is_installed() -> None:
+    program, option, module, *_ = _bundle()["artifacts"]["default"]["build"].split()
+    assert (program, option) == ("python", "-m") and find_spec(module) is not None
 
 
 def test_every_step_of_the_pipeline_is_one_task(monkeypatch: pytest.MonkeyPatch) -> None:

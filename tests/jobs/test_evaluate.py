@@ -193,6 +193,10 @@ def test_only_a_synthesizer_that_is_judged_reads_its_table() -> None:
         ({"models": {"a": "x"}, "questions": "q", "treatment": "b"}, "'b' is not one of the models: a"),
         ({"models": {"a - b": "x"}, "questions": "q"}, "'a - b' means something else"),
         ({"models": {"chance": "x"}, "questions": "q"}, "'chance' means something else"),
+        *(
+            ({"models": {"b": "y", name: "x"}, "questions": "q"}, "begins the name of a file.* not \\['[^b]")
+            for name in ("../../a", "a/b", "..", "-a", "a" * 101)
+        ),
         ({"modles": {}}, "Did you mean 'models'"),
         ({"models": {"a": "x"}, "questions_from": {"path": "q", "format": "json"}}, "format` of a published set"),
     ],

@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 from pyspark.errors import PySparkException
 
+from jobs.cli import main
 from jobs.lakehouse.job import Job
 from jobs.lakehouse.lock import StepLock
+from jobs.runner import Runner
 from jobs.synthesize import SynthesizeConfig, estimate, preview, preview_rows, with_chains
 from tests.synthesizers import text_about
 from udfs.config import build
@@ -44,7 +46,7 @@ def test_bad_settings(bad):
 
 
 def test_an_engine_is_told_by_its_name():
-    with pytest.raises(ConfigError, match=r"synthesize\.engine\.rules\.model: unknown key.*language"):
+    with pytest.raises(ConfigError, match=r"synthesize\.engine\.model: unknown key.*language"):
         build(SynthesizeConfig, {"engine": {"name": "rules", "model": "m"}}, "synthesize")
     with pytest.raises(ConfigError, match=r"max_num_seqs"):
         build(SynthesizeConfig, {"engine": {"model": "m", "max_num_seq": 2}}, "synthesize")
@@ -257,6 +259,26 @@ def test_nothing_to_convert_starts_no_engine(spark, lakehouse, run_verb):
     train_tokenizer([text_about("job", 0)], 300).save(lakehouse.path("tokenizer-only"))
     fill(lakehouse, spark, [document(n, "raw") for n in range(3)])
     assert run_verb("synthesize", {"engine": {"model": "tokenizer-only"}}).get("syntheses", 0) == 0
+
+
+def test_what_a_worker_finds_wrong_is_one_message(spark, lakehouse, run_verb, monkeypatch, tmp_path, capsys):
+    train_tokenizer([text_about("job", 0)], 300).save(lakehouse.path("tokenizer-only"))
+    fill(lakehouse, spark, [document(0)])
+    with pytest.raises(PySparkException) as failed:
+        run_verb("synthesize", {"engine": {"model": "tokenizer-only"}})
+
+    def fail(*_):
+        raise failed.value
+
+    monkeypatch.setattr(Runner, "run", fail)
+    (tmp_path / "pipeline.yaml").write_text(
+        f"lakehouse: {{root: {tmp_path}}}\nsteps: {{synthesize: {{engine: {{model: m}}}}}}"
+    )
+    assert main(["synthesize", "--config", str(tmp_path / "pipeline.yaml")]) == 1
+    said = capsys.readouterr().err
+    folder = lakehouse.path("tokenizer-only")
+    assert said.startswith(f"ipt: there is no model in {folder}: it has no config.json. Give `engine.model`")
+    assert said.endswith("that every worker can read.\n") and said.count("\n") == 1
 
 
 def test_a_missing_model_is_told_before_anything_runs(run_verb):

@@ -19,7 +19,7 @@ from tests.trainer.shard_sets import write_set
 from trainer.data.order import Order, SourceShare
 from trainer.data.sources import ShardSet
 from udfs.config import build
-from udfs.errors import ConfigError, EnvironmentProblem
+from udfs.errors import ConfigError, DataError, EnvironmentProblem
 from udfs.shards.format import ShardInfo
 from udfs.shards.manifest import Content, Manifest, Source, read_manifest, write_manifest
 from udfs.shards.mixture import Part, shares
@@ -83,6 +83,15 @@ def test_what_is_wrong_is_said_before_anything_starts(tmp_path: Path) -> None:
         _train(tmp_path, set={"optimiser": {"lr": 1}})
     with pytest.raises(ConfigError, match=r"hidden_size must be an even multiple"):
         _train(tmp_path, set={"model": {"hidden_size": 33}})
+
+
+def test_a_damaged_record_of_a_result_is_named(tmp_path: Path) -> None:
+    write_set(tmp_path / "shards", "raw", 20)
+    record = tmp_path / "models" / "small" / "model" / "training.json"
+    record.parent.mkdir(parents=True)
+    record.write_text('{"identity": "mi')
+    with pytest.raises(DataError, match=r"training\.json is damaged .* Remove .* to have it exported again"):
+        _train(tmp_path)
 
 
 def test_a_dry_run_says_how_many_tokens_each_set_gives(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

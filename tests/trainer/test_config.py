@@ -35,6 +35,7 @@ def test_every_deepspeed_file_has_its_stage(stage: int) -> None:
         ("optimizer.lr=0", "greater than 0"),
         ("optimizer.lr=.inf", "finite number"),
         ("optimizer.betas=[0.9, 1.0]", "less than 1"),
+        ("optimizer.betas=[0.9]", r"optimizer\.betas\.1: required, but not given"),
         ("objective={response: .nan}", "finite number"),
         ("batch.sequences=0", "greater than or equal to 1"),
         ("batch.sequences=17", "multiple of batch.micro_batch"),

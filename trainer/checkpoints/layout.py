@@ -2,6 +2,9 @@
 
 import json
 from pathlib import Path
+from typing import Any
+
+from udfs.errors import DataError
 
 # The exported model, a Hugging Face folder, and in it what the model came from.
 MODEL = "model"
@@ -15,7 +18,27 @@ WAITING = "mlflow-waiting.jsonl"
 SAVE = "SAVE"
 
 
+def record_of(model: Path) -> dict[str, Any]:
+    """What the model in a folder came from; empty where it did not come from a training of ours.
+
+    Raises:
+        DataError: its record is damaged.
+    """
+    path = model / RECORD
+    try:
+        tree = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    except ValueError as error:
+        raise DataError(
+            f"{path} is damaged ({error}), so the origin of the model is not known. Remove {model} to have its "
+            "training export it again, or put the file back."
+        ) from error
+    return tree if isinstance(tree, dict) else {}
+
+
 def identity_of(model: Path) -> str:
-    """Identity of the training that the model in a folder came from; "" where it did not come from one of ours."""
-    record = model / RECORD
-    return str(json.loads(record.read_text(encoding="utf-8"))["identity"]) if record.is_file() else ""
+    """Identity of the training that the model in a folder came from; "" where it did not come from one of ours.
+
+    Raises:
+        DataError: its record is damaged.
+    """
+    return str(record_of(model).get("identity", ""))

@@ -12,6 +12,8 @@ from typing import Any
 
 import fsspec
 
+from udfs.shards.store import reaching
+
 log = logging.getLogger("trainer")
 
 # Of names of checkpoints, oldest first, those that stay.
@@ -24,12 +26,16 @@ class Remote:
     Args:
         url: path or URL.
         marker: name of the file that makes a checkpoint complete.
+
+    Raises:
+        EnvironmentProblem: the file system does not answer, here, to ``names`` or to ``fetch``.
     """
 
     def __init__(self, url: str, marker: str) -> None:
         self._files: Any
-        self._files, self._root = fsspec.core.url_to_fs(url)
-        self._marker = marker
+        self._url, self._marker = url, marker
+        with reaching(url):
+            self._files, self._root = fsspec.core.url_to_fs(url)
         self._worker = ThreadPoolExecutor(1, "upload")
         self._pending: dict[str, Future[None]] = {}
 
@@ -48,11 +54,12 @@ class Remote:
 
     def names(self) -> list[str]:
         """Complete checkpoints there, oldest first."""
-        if not self._files.isdir(self._root):
-            return []
-        self._files.invalidate_cache(self._root)
-        folders = [entry.rstrip("/") for entry in self._files.ls(self._root, detail=False)]
-        return sorted(_name(entry) for entry in folders if self._files.exists(f"{entry}/{self._marker}"))
+        with reaching(self._url):
+            if not self._files.isdir(self._root):
+                return []
+            self._files.invalidate_cache(self._root)
+            folders = [entry.rstrip("/") for entry in self._files.ls(self._root, detail=False)]
+            return sorted(_name(entry) for entry in folders if self._files.exists(f"{entry}/{self._marker}"))
 
     def fetch(self, name: str, into: Path) -> None:
         """Bring a checkpoint to ``into / name``: whole or not at all."""
@@ -60,10 +67,11 @@ class Remote:
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
         source = f"{self._root}/{name}"
-        for path in self._files.find(source):
-            target = part / str(path).removeprefix(source).lstrip("/")
-            target.parent.mkdir(parents=True, exist_ok=True)
-            self._files.get_file(path, str(target))
+        with reaching(self._url):
+            for path in self._files.find(source):
+                target = part / str(path).removeprefix(source).lstrip("/")
+                target.parent.mkdir(parents=True, exist_ok=True)
+                self._files.get_file(path, str(target))
         shutil.rmtree(into / name, ignore_errors=True)  # half removed: complete ones are not fetched
         part.replace(into / name)
 

@@ -15,6 +15,7 @@ from udfs.errors import ConfigError, DataError
 from udfs.hashing import identifier
 from udfs.shards.format import checksum
 from udfs.shards.manifest import MANIFEST, Shard
+from udfs.shards.store import reaching
 
 _CHUNK = 1 << 22
 
@@ -77,6 +78,7 @@ class CachedFiles:
     Raises:
         ConfigError: fsspec does not know the protocol.
         DataError: there is no set at the URL.
+        EnvironmentProblem: the store does not answer, here or when a shard is asked for.
     """
 
     def __init__(self, url: str, cache: Path, limit: int) -> None:
@@ -86,12 +88,14 @@ class CachedFiles:
         self._folder = cache / identifier(self._url)
         self._checked: set[str] = set()
         try:
-            self._store, self._root = fsspec.core.url_to_fs(self._url)
+            with reaching(self._url, ValueError, ImportError):
+                self._store, self._root = fsspec.core.url_to_fs(self._url)
         except (ValueError, ImportError) as error:
             raise ConfigError(f"{url} cannot be opened: {error}. Install what fsspec needs for it.") from error
         self._folder.mkdir(parents=True, exist_ok=True)
         try:
-            content = self._store.cat_file(f"{self._root}/{MANIFEST}")
+            with reaching(self._url):
+                content = self._store.cat_file(f"{self._root}/{MANIFEST}")
         except FileNotFoundError as error:
             raise DataError(f"there is no shard set at {url}: it has no {MANIFEST}.") from error
         _publish(self._folder / MANIFEST, [content])
@@ -125,7 +129,7 @@ class CachedFiles:
         digest = hashlib.sha256()
 
         def content() -> Iterator[bytes]:
-            with self._store.open(f"{self._root}/{shard.path}", "rb") as remote:
+            with reaching(url), self._store.open(f"{self._root}/{shard.path}", "rb") as remote:
                 while chunk := remote.read(_CHUNK):
                     digest.update(chunk)
                     yield chunk

@@ -12,6 +12,7 @@ from trainer.data.shard_files import LocalFiles, shard_files
 from udfs.errors import ConfigError, DataError
 from udfs.shards.format import ShardReader
 from udfs.shards.manifest import Manifest, read_manifest
+from udfs.tokens import Tokenizer, load_tokenizer
 
 
 class ShardSet:
@@ -24,6 +25,7 @@ class ShardSet:
     Raises:
         DataError: the set or one of its files is missing or damaged.
         ConfigError: a URL that cannot be opened, or nowhere to keep its files.
+        EnvironmentProblem: a store that does not answer.
     """
 
     def __init__(self, place: str | Path, data: DataConfig | None = None) -> None:
@@ -85,6 +87,37 @@ def open_held_out(config: TrainingConfig, sets: dict[str, ShardSet]) -> dict[str
     held_out = {name: ShardSet(path, config.data) for name, path in config.held_out.sources.items()}
     _check(config, held_out, sets)
     return held_out
+
+
+def open_tokenizer(config: TrainingConfig, sets: Mapping[str, ShardSet]) -> Tokenizer:
+    """The tokenizer that is exported with the model.
+
+    Raises:
+        ConfigError: there is none at its place, or it is not the one the shards were made with.
+    """
+    manifest = next(iter(sets.values())).manifest
+    tokenizer = load_tokenizer(config.tokenizer or manifest.tokenizer)
+    if tokenizer.hash != manifest.tokenizer_hash:
+        raise ConfigError(
+            f"tokenizer: {config.tokenizer or manifest.tokenizer} is not the tokenizer the shards were made with. "
+            "Give that one, or shard the data again."
+        )
+    return tokenizer
+
+
+def check_places(config: TrainingConfig, sets: dict[str, ShardSet]) -> None:
+    """Whether all that the training reads beside its sets is there.
+
+    Raises:
+        DataError, ConfigError: something is not, or does not fit.
+    """
+    open_held_out(config, sets)
+    questions = config.held_out.questions
+    if questions is not None and not Path(questions).is_file():
+        raise ConfigError(
+            f"held_out.questions: no file at {questions}. Give the path of a JSON-lines file of questions."
+        )
+    open_tokenizer(config, sets)
 
 
 def _check(config: TrainingConfig, wanted: dict[str, ShardSet], sets: dict[str, ShardSet]) -> None:

@@ -113,9 +113,10 @@ def _read(folder: Path) -> Shape:
     path = folder / "config.json"
     if not path.is_file():
         raise ConfigError(f"model.init_from: no config.json in {folder}. Give a Hugging Face model folder.")
-    tree = json.loads(path.read_text(encoding="utf-8"))
     try:
-        return _shape(tree)
+        return _shape(json.loads(path.read_text(encoding="utf-8")))
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"model.init_from: {path} is damaged ({error}). Give a Hugging Face model folder.") from error
     except KeyError as error:
         raise ConfigError(
             f"model.init_from: {path} has no {error}; it is not of the Mistral or Llama architecture."

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from trainer.config import TrainingConfig, batch_shape, deepspeed_section
 from trainer.planning.flops import Device, Shape
 from trainer.planning.memory import memory
-from trainer.planning.plan import Plan, count_steps
+from trainer.planning.plan import Plan, count_steps, stretches
 from udfs.config import override, read
 from udfs.errors import ConfigError
 
@@ -20,7 +20,9 @@ def placed(name: str, overrides: Sequence[str]) -> list[str]:
     """``overrides`` with a place for results and data where none is given: a plan is asked for before there is one."""
     data = override(read(name, "training"), overrides).get("data") or {}
     filled = [f"output_dir={os.curdir}", *overrides]
-    return filled if data.get("sources") else [*filled, f"data.sources.{NO_SHARDS}.path={NO_SHARDS}"]
+    if not isinstance(data, Mapping) or data.get("sources"):  # what is no mapping is named when it is checked
+        return filled
+    return [*filled, f"data.sources.{NO_SHARDS}.path={NO_SHARDS}"]
 
 
 @dataclass(frozen=True)
@@ -111,8 +113,8 @@ def forecast(
         mfu: model FLOPs utilisation to compute the time with, above 0 and at most 1.
 
     Raises:
-        ConfigError: the global batch cannot be divided over the GPUs, or a number is missing that only shards would
-            give.
+        ConfigError: the global batch cannot be divided over the GPUs, a number is missing that only shards would give,
+            or the decay would begin in the warm-up.
     """
     if not 0 < mfu <= 1:
         raise ConfigError(f"--mfu {mfu:g} must be above 0 and at most 1. 0.4 is usual.")
@@ -125,6 +127,7 @@ def forecast(
     shape = Shape.of(config.model, vocab_size)
     full = float(config.batch.sequences * length)
     steps = planned.steps if planned else max(1, count_steps(config.duration, full, 0))
+    warmup = planned.warmup if planned else stretches(config, full, steps)[0]
     return Forecast(
         shape=shape,
         length=length,
@@ -132,7 +135,7 @@ def forecast(
         micro_batch=micro,
         accumulation=accumulation,
         steps=steps,
-        warmup=planned.warmup if planned else min(steps, count_steps(config.schedule.warmup, full, steps)),
+        warmup=warmup,
         tokens=planned.tokens if planned else steps * full,
         ranks=ranks,
         device=device,

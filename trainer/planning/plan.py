@@ -1,6 +1,7 @@
 """What a training will do, computed before it starts. Imports no torch."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -43,12 +44,17 @@ def plan(config: TrainingConfig, sets: dict[str, ShardSet], order: Order) -> Pla
     """The plan of a training.
 
     Raises:
-        ConfigError: a source would be repeated more often than allowed, or runs dry before the first step is full.
+        ConfigError: a source would be repeated more often than allowed, or runs dry before the first step is full; or
+            the decay would begin in the warm-up.
     """
     density = np.array([entry.manifest.tokens / len(entry) for entry in sets.values()])
     per_step = float(config.batch.sequences * (order.shares() * density).sum())
     passed = sum(entry.manifest.tokens for entry in sets.values())
     steps = max(1, count_steps(config.duration, per_step, passed))
+    if config.duration.steps is None and steps > 1 and _too_often(config, sets, order, steps):
+        asked = config.duration.tokens or (config.duration.epochs or 0) * passed
+        if steps * per_step > asked * (1 - 1e-9):  # rounded up, and one step less is as near as was promised
+            steps -= 1
     if order.length is not None:
         steps = min(steps, order.length // config.batch.sequences)
         if not steps:
@@ -57,23 +63,49 @@ def plan(config: TrainingConfig, sets: dict[str, ShardSet], order: Order) -> Pla
                 f"less than batch.sequences {config.batch.sequences}. Raise max_repeats, or take smaller steps."
             )
     repeats = dict(zip(sets, order.repeats(steps * config.batch.sequences).tolist(), strict=True))
-    for name, source in config.data.sources.items():
-        if config.data.exhausted == "refuse" and repeats[name] > (source.max_repeats or math.inf):
-            raise ConfigError(
-                f"data.sources.{name}: this training passes over it {repeats[name]:.2f} times, in whole steps "
-                f"{repeats[name] * len(sets[name]):,.0f} rows where it has {len(sets[name]):,}; max_repeats allows "
-                f"{source.max_repeats:g}. Train shorter, lower its weight, give it more data, raise max_repeats, or "
-                "set data.exhausted to stop or drop."
-            )
+    for name in _too_often(config, sets, order, steps):
+        raise ConfigError(
+            f"data.sources.{name}: this training passes over it {repeats[name]:.2f} times, in whole steps "
+            f"{repeats[name] * len(sets[name]):,.0f} rows where it has {len(sets[name]):,}; max_repeats allows "
+            f"{config.data.sources[name].max_repeats:g}. Train shorter, lower its weight, give it more data, raise "
+            "max_repeats, or set data.exhausted to stop or drop."
+        )
+    warmup, decay = stretches(config, per_step, steps)
     return Plan(
         identity=config.identity({name: entry.manifest.fingerprint for name, entry in sets.items()}),
         steps=steps,
-        warmup=min(steps, count_steps(config.schedule.warmup, per_step, steps)),
-        decay=min(steps, count_steps(config.schedule.decay, per_step, steps)) if config.schedule.decay else 0,
+        warmup=warmup,
+        decay=decay,
         tokens_per_step=per_step,
         tokens=per_step * steps,
         repeats=repeats,
     )
+
+
+def _too_often(config: TrainingConfig, sets: Iterable[str], order: Order, steps: int) -> list[str]:
+    """Sources that so many steps pass over more often than is allowed, where that is refused."""
+    if config.data.exhausted != "refuse":
+        return []
+    repeats = order.repeats(steps * config.batch.sequences)
+    limits = [config.data.sources[name].max_repeats or math.inf for name in sets]
+    return [name for name, found, limit in zip(sets, repeats, limits, strict=True) if found > limit]
+
+
+def stretches(config: TrainingConfig, tokens_per_step: float, steps: int) -> tuple[int, int]:
+    """Steps of the warm-up, and of the decay of a wsd schedule.
+
+    Raises:
+        ConfigError: the decay would begin in the warm-up, and the learning rate jump where that ends.
+    """
+    settings = config.schedule
+    warmup = min(steps, count_steps(settings.warmup, tokens_per_step, steps))
+    decay = min(steps, count_steps(settings.decay, tokens_per_step, steps)) if settings.decay else 0
+    if warmup + decay > steps + 1:  # shares are rounded up
+        raise ConfigError(
+            f"schedule: {warmup:,} steps of warmup and {decay:,} of decay do not fit one after the other into a "
+            f"training of {steps:,}. Shorten one of them, or train longer."
+        )
+    return warmup, min(decay, steps - warmup)
 
 
 def count_steps(span: Span, tokens_per_step: float, whole: float) -> int:

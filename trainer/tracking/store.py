@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from trainer.checkpoints.layout import RECORD
+from trainer.checkpoints.layout import record_of
 from udfs.shards.manifest import Manifest
 from udfs.tracking import artifact_location, tracked_name, without_credentials
 
@@ -25,6 +25,7 @@ IDENTITY = "ipt.identity"  # tag of a run: which training it is of
 _PARAMETERS, _METRICS = 100, 1_000  # in one request
 _DIGEST_LIMIT = 36  # characters of a dataset's digest
 _MODEL_TYPE = "checkpoint"
+_REMOVED = "removed"  # tag of a checkpoint that is not there any more
 
 
 def store_address(uri: str) -> str:
@@ -44,11 +45,13 @@ def run_of(model: Path, uri: str) -> str:
     """MLflow run of the training that an exported model came from; "" where there is none.
 
     A store that was away at the export has begun the run later: it is then found by the training's identity.
+
+    Raises:
+        DataError: the model's record is damaged.
     """
     from mlflow import MlflowClient
 
-    path = model / RECORD
-    record = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    record = record_of(model)
     if record.get("run_id") or "identity" not in record:
         return str(record.get("run_id", ""))
     client = MlflowClient(uri)
@@ -178,8 +181,11 @@ class Store:
         experiment = self._client.get_run(self.run_id).info.experiment_id
         known = {model.name: model for model in self._checkpoints(experiment)}
         for name, model in known.items():
-            if name not in record["present"] and model.tags.get("removed") != "true":
-                self._client.set_logged_model_tags(model.model_id, {"removed": "true"})
+            removed = name not in record["present"]
+            if removed and _REMOVED not in model.tags:
+                self._client.set_logged_model_tags(model.model_id, {_REMOVED: "true"})
+            elif not removed and _REMOVED in model.tags:  # saved again since
+                self._client.delete_logged_model_tag(model.model_id, _REMOVED)
         if record["name"] in known:
             return  # saved before, at the same step, and saved again
         model = self._client.create_logged_model(

@@ -88,6 +88,7 @@ def read_manifest(place: str | Path) -> Manifest:
     Raises:
         DataError: there is none, it cannot be read, or it is of another format.
         ConfigError: fsspec cannot open the URL.
+        EnvironmentProblem: the store does not answer.
     """
     where = f"{place}/{MANIFEST}"
     try:

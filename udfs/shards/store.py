@@ -6,11 +6,12 @@ and renamed; a store is asked for no renaming, which it would do by copying: an 
 
 import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
 
-from udfs.errors import ConfigError
+from udfs.errors import ConfigError, EnvironmentProblem, InstructionPretrainingError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -81,6 +82,25 @@ def without_password(place: str) -> str:
     return place
 
 
+@contextlib.contextmanager
+def reaching(url: str, *understood: type[Exception]) -> Iterator[None]:
+    """Around what fsspec does at a URL: a store that does not answer, or refuses, is one message.
+
+    Raises:
+        EnvironmentProblem: fsspec, or the driver behind it, raised anything but a FileNotFoundError and what the caller
+            understands.
+    """
+    try:
+        yield
+    except Exception as error:  # any of fsspec's file systems, each with errors of its own
+        if isinstance(error, (FileNotFoundError, InstructionPretrainingError, *understood)):
+            raise
+        raise EnvironmentProblem(
+            f"{url} does not answer, or refuses ({type(error).__name__}: {error}). Check the address, the network and "
+            "the credentials that fsspec finds for it, and start the same command again."
+        ) from error
+
+
 class FolderStore:
     """Files below a folder."""
 
@@ -141,13 +161,16 @@ class RemoteStore:
 
     Raises:
         ConfigError: fsspec does not know the protocol, or its driver is not installed.
+        EnvironmentProblem: whenever the store does not answer.
     """
 
     def __init__(self, url: str) -> None:
         import fsspec
 
+        self._url = url
         try:
-            self._system, root = fsspec.core.url_to_fs(url)
+            with reaching(url, ValueError, ImportError):
+                self._system, root = fsspec.core.url_to_fs(url)
         except (ValueError, ImportError) as error:
             raise ConfigError(
                 f"{url} cannot be opened: {error}. Install what fsspec needs for it (s3fs, gcsfs or adlfs), or name a "
@@ -158,13 +181,15 @@ class RemoteStore:
     def create(self, name: str) -> NewFile:
         """See ``Store``."""
         path = self._path(name)
-        with contextlib.suppress(PermissionError):  # of a store without folders, which needs none
-            self._system.makedirs(path.rpartition("/")[0], exist_ok=True)
-        return _Upload(self._system.open(path, "wb", autocommit=False))
+        with reaching(self._url):
+            with contextlib.suppress(PermissionError):  # of a store without folders, which needs none
+                self._system.makedirs(path.rpartition("/")[0], exist_ok=True)
+            return _Upload(self._url, self._system.open(path, "wb", autocommit=False))
 
     def read(self, name: str) -> bytes:
         """See ``Store``."""
-        content: bytes = self._system.cat_file(self._path(name))
+        with reaching(self._url):
+            content: bytes = self._system.cat_file(self._path(name))
         return content
 
     def open(self, name: str) -> "pa.NativeFile":
@@ -175,14 +200,16 @@ class RemoteStore:
 
     def sizes(self) -> dict[str, int]:
         """See ``Store``."""
-        self._system.invalidate_cache()  # other processes write there
-        found = self._system.find(self._root, detail=True)
+        with reaching(self._url):
+            self._system.invalidate_cache()  # other processes write there
+            found = self._system.find(self._root, detail=True)
         return {path.removeprefix(self._root).lstrip("/"): entry["size"] for path, entry in found.items()}
 
     def remove(self, name: str) -> None:
         """See ``Store``."""
-        if self._system.exists(self._path(name)):
-            self._system.rm_file(self._path(name))
+        with reaching(self._url):
+            if self._system.exists(self._path(name)):
+                self._system.rm_file(self._path(name))
 
     def _path(self, name: str) -> str:
         return f"{self._root}/{name}"
@@ -191,15 +218,17 @@ class RemoteStore:
 class _Upload:
     """An upload by the protocol of fsspec's transactions: closed, then committed or discarded."""
 
-    def __init__(self, file: Any) -> None:
-        self._file = file
+    def __init__(self, url: str, file: Any) -> None:
+        self._url, self._file = url, file
 
     def write(self, data: Any) -> object:
-        return self._file.write(data)
+        with reaching(self._url):
+            return self._file.write(data)
 
     def commit(self) -> None:
-        self._file.close()
-        self._file.commit()
+        with reaching(self._url):
+            self._file.close()
+            self._file.commit()
 
     def discard(self) -> None:
         self._file.discard()

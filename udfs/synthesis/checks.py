@@ -49,6 +49,9 @@ _TEMPLATE = re.compile(
     re.MULTILINE,
 )
 
+# What is no mere punctuation: signs of calculation and comparison, and what is beyond ASCII and a symbol.
+_SIGN = re.compile(r"[+<=>$]|[-*/^](?=\s*\d)|(?<=\d)%|[^\w\s\x00-\x7f]")
+
 
 class CheckSettings(Config):
     """Which pairs are kept. ``false`` or ``null`` switches a check off."""
@@ -194,8 +197,10 @@ def _said(parts: Parts) -> str:
 
 
 def _key(text: str) -> list[str]:
-    """What two texts that say the same word for word have in common."""
-    return words(text) or text.split()
+    """What two texts that say the same word for word have in common; 7 + 3 is not 7 - 3."""
+    found = _SIGN.findall(text)
+    signs = [sign for sign in found if sign.isascii() or unicodedata.category(sign)[0] == "S"]
+    return words(text) + signs or text.split()
 
 
 def _is_empty(text: str) -> bool:

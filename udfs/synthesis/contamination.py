@@ -56,21 +56,34 @@ class EvaluationSets:
         return None
 
 
-@lru_cache(maxsize=2)
 def load_evaluation_sets(paths: tuple[str, ...], n: int) -> EvaluationSets:
-    """The n-grams of all texts inside files of JSON lines; kept for the life of the process.
+    """The n-grams of all texts inside files of JSON lines; kept by the process until a file changes.
 
     Raises:
         DataError: a file cannot be read, or a line is not JSON.
     """
+    return _loaded(paths, n, tuple(map(_state, paths)))
+
+
+@lru_cache(maxsize=2)
+def _loaded(paths: tuple[str, ...], n: int, states: tuple[tuple[int, int] | None, ...]) -> EvaluationSets:
     return EvaluationSets((item for path in paths for item in _items(Path(path))), n)
+
+
+def _state(path: str) -> tuple[int, int] | None:
+    """What changes with a file; None where it cannot be told, as reading it will tell."""
+    try:
+        found = Path(path).stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size
 
 
 def _items(path: Path) -> Iterator[tuple[str, str]]:
     try:
-        with path.open(encoding="utf-8") as lines:
+        with path.open(encoding="utf-8-sig") as lines:
             for number, line in enumerate(lines, start=1):
-                for text in _texts(json.loads(line)):
+                for text in _texts(json.loads(line)) if line.strip() else ():
                     yield f"{path.name}:{number}", text
     except (OSError, ValueError) as error:
         raise DataError(

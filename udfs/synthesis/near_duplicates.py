@@ -16,10 +16,12 @@ _RECALL = 0.99
 
 
 def signature(pair: Mapping[str, Any]) -> list[int]:
-    """[PERMUTATIONS] MinHash values of the shingles of a pair's words, question and answer together."""
+    """[PERMUTATIONS] MinHash values of the shingles of a pair's words, question and answer together; of its signs where
+    it has no words."""
     from datasketch import MinHash
 
-    text = " ".join(words(f"{pair['instruction']} {pair['response']}"))
+    said = f"{pair['instruction']} {pair['response']}"
+    text = " ".join(words(said) or said.split())
     shingles = {text[start : start + SHINGLE] for start in range(max(len(text) - SHINGLE, 0) + 1)}
     sketch = MinHash(num_perm=PERMUTATIONS, seed=1, hashfunc=_hash, scheme="affine32")
     sketch.update_batch(sorted(shingles))

@@ -9,9 +9,10 @@ What fails:
 - a request (``Failure``) waits outside the engine, longer each time, and is submitted again;
 - an engine (``EngineDied``) is built anew, with half the batch if it ran out of memory, and the chains it held go on;
 - a record that fails ``ALONE_FAILURES`` times by itself, while others succeed, becomes a reject; where nothing is
-  beside it, after ``LONE_FAILURES``. A record that was with an engine that died ``DEATHS_TO_SUSPECT`` times has an
-  engine to itself from then on, so that one that kills engines is found and the others are not taken for it. The
-  journal remembers this of engines that died with their process.
+  beside it, after ``LONE_FAILURES``, and so do the last ones of a task that fail with an engine built anew as well. A
+  record that was with an engine that died ``DEATHS_TO_SUSPECT`` times has an engine to itself from then on, so that one
+  that kills engines is found and the others are not taken for it. The journal remembers this of engines that died with
+  their process.
 """
 
 import logging
@@ -46,8 +47,9 @@ ALONE_FAILURES = 3
 # With nothing beside it that succeeds, a record cannot be told from an outage: it is given some minutes.
 LONE_FAILURES = 10
 DEATHS_TO_SUSPECT = 2
-# Failures without a single completion between them after which the engine is taken for broken, per request in flight.
-FAILURES_PER_PLACE = 3
+# Seconds of failures without a single completion between them after which the engine is taken for broken, where nothing
+# else is with it: a server that is started anew is back by then.
+OUTAGE_SECONDS = 300.0
 # Engines that may die one after the other without a completion; a worker process that goes on failing is of no use.
 MOST_RESTARTS = 10
 # Seconds before a failed request is submitted again.
@@ -86,6 +88,8 @@ class Scheduler:
         self._failing: set[int] = set()
         self._completion_tokens = 0
         self._failures = self._deaths = 0
+        self._failing_since = 0.0
+        self._all_begun = False
         self._usage, self._base = Usage(), engine.usage()
         # What this attempt did; what it found in the journal is told apart, as `recovered`.
         self._counts = dict.fromkeys(("documents", "pairs", "rejects", "recovered", "retries", "engine_restarts"), 0)
@@ -100,6 +104,7 @@ class Scheduler:
                 while coming is not None and self._has_room():
                     yield from self._advance(RunningChain(coming, self._format, self._settings))
                     coming = next(chains, None)
+                self._all_begun = coming is None
                 if self._active:
                     yield from self._step()
                 elif self._delayed:
@@ -138,13 +143,14 @@ class Scheduler:
 
     def _resubmit(self) -> Iterator[Outcome]:
         """Give the engine what waits outside it: suspects one at a time and by themselves, then what is due."""
+        now = time.monotonic()
+        for one in (one for one in self._delayed if one.attempts.due <= now):
+            (self._suspects if one.attempts.deaths >= DEATHS_TO_SUSPECT else self._ready).append(one)
+        self._delayed = [one for one in self._delayed if one.attempts.due > now]
         if self._suspects or self._isolated:
             if not self._active:
                 yield from self._submit_or_reject(self._suspects.popleft())
             return
-        now = time.monotonic()
-        self._ready.extend(one for one in self._delayed if one.attempts.due <= now)
-        self._delayed = [one for one in self._delayed if one.attempts.due > now]
         while self._ready and (not self._active or len(self._active) < self._most_active):
             yield from self._submit_or_reject(self._ready.popleft())
 
@@ -221,23 +227,27 @@ class Scheduler:
 
     def _failed(self, running: RunningChain, error: str) -> Iterator[Outcome]:
         """Let a failed request wait for its next attempt, or give its record up."""
+        now = time.monotonic()
+        if not self._failures:
+            self._failing_since = now
         self._failures += 1
         self._failing.add(id(running))
         if not running.attempts.failures:
             running.attempts.finished = self._counts["documents"]
         running.attempts.failures += 1
-        # While several records fail and none succeeds, the fault is the engine's.
-        running.attempts.alone += len(self._failing) == 1
+        # While several records fail and none succeeds, the fault is the engine's; not that of every engine, where no
+        # other record is left that could succeed.
+        running.attempts.alone += len(self._failing) == 1 or (self._deaths > 0 and self._all_begun)
         others_succeed = self._counts["documents"] > running.attempts.finished
         if running.attempts.alone >= (ALONE_FAILURES if others_succeed else LONE_FAILURES):
             yield from self._give_up(running, error)
             return
         self._counts["retries"] += 1
-        running.attempts.due = time.monotonic() + min(
-            self._first_delay * 2 ** (running.attempts.failures - 1), LONGEST_DELAY
-        )
+        # The power is bounded, for after a day of failures it would be no float.
+        running.attempts.due = now + min(self._first_delay * 2 ** min(running.attempts.failures - 1, 10), LONGEST_DELAY)
         self._delayed.append(running)
-        if self._failures > FAILURES_PER_PLACE * self._most_active:
+        nothing_else = all(id(one) in self._failing for one in self._active.values())
+        if nothing_else and now - self._failing_since > OUTAGE_SECONDS:
             death = EngineDied(f"{self._failures} requests in a row failed, the last: {error}")
             yield from self._engine_died(death, by_a_request=False)
 
@@ -265,6 +275,7 @@ class Scheduler:
         lost = list(self._active.values())
         self._active.clear()
         self._usage += self._engine.usage() - self._base
+        self._base = self._engine.usage()  # told once, also where no other engine starts
         self._engine = self._restart(size)
         self._base = self._engine.usage()
         self._counts["engine_restarts"] += 1

@@ -107,4 +107,4 @@ def sentence_spans(text: str) -> Iterator[tuple[int, int]]:
         piece = text[start:end]
         if piece.strip():
             yield start + len(piece) - len(piece.lstrip()), start + len(piece.rstrip())
-            start = end
+        start = end

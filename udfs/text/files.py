@@ -16,6 +16,7 @@ from typing import IO, Any
 import zstandard
 
 from udfs.errors import EnvironmentProblem
+from udfs.shards.store import reaching
 
 COMPRESSIONS = (".gz", ".zst")
 
@@ -55,7 +56,7 @@ def open_raw(uri: str) -> IO[bytes]:
 
     Raises:
         OSError: it cannot be opened.
-        EnvironmentProblem: the object store's fsspec driver is not installed.
+        EnvironmentProblem: the object store's fsspec driver is not installed, or the store does not answer.
     """
     path = plain_path(uri)
     if not is_remote(uri):
@@ -69,13 +70,14 @@ def exists(uri: str) -> bool:
     """Whether there is a file or a folder of that name.
 
     Raises:
-        EnvironmentProblem: the object store's fsspec driver is not installed.
+        EnvironmentProblem: the object store's fsspec driver is not installed, or the store does not answer.
     """
     path = plain_path(uri)
     if not is_remote(uri):
         return Path(path).exists()
     system, inside = _file_system(path)
-    return bool(system.exists(inside))
+    with reaching(path):
+        return bool(system.exists(inside))
 
 
 def folders(uri: str) -> list[str]:
@@ -83,14 +85,15 @@ def folders(uri: str) -> list[str]:
 
     Raises:
         OSError: it cannot be listed.
-        EnvironmentProblem: the object store's fsspec driver is not installed.
+        EnvironmentProblem: the object store's fsspec driver is not installed, or the store does not answer.
     """
     path = plain_path(uri)
     if not is_remote(uri):
         found = [entry.name for entry in Path(path).iterdir() if entry.is_dir()]
     else:
         system, inside = _file_system(path)
-        listed = system.ls(inside, detail=True)
+        with reaching(path):
+            listed = system.ls(inside, detail=True)
         found = [entry["name"].rstrip("/").rpartition("/")[2] for entry in listed if entry["type"] == "directory"]
     return sorted(name for name in found if not name.startswith((".", "_")))
 
@@ -99,7 +102,8 @@ def _file_system(url: str) -> tuple[Any, str]:
     import fsspec
 
     try:
-        return fsspec.core.url_to_fs(url)
+        with reaching(url, ImportError, ValueError):
+            return fsspec.core.url_to_fs(url)
     except (ImportError, ValueError) as error:
         raise EnvironmentProblem(
             f"{url} cannot be reached: {error}. Install the fsspec driver of this store (s3fs, gcsfs or adlfs) on the "

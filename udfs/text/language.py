@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from py3langid.langid import LanguageIdentifier
 
+# Written side by side; the last is the mark of a long vowel.
+_KANA = {"HIRAGANA", "KATAKANA", "KATAKANA-HIRAGANA"}
+
 
 def identify(text: str) -> tuple[str, float]:
     """ISO 639 code of the most likely language of ``text`` and its probability, in [0, 1]. Short texts are guesses."""
@@ -16,11 +19,13 @@ def identify(text: str) -> tuple[str, float]:
 
 
 def scripts(text: str) -> Counter[str]:
-    """Letters of ``text`` in each script: ``LATIN``, ``CJK``, ``ARABIC``, ... as their names begin."""
+    """Letters of ``text`` in each script: ``LATIN``, ``CJK``, ``ARABIC``, ... as their names begin, whatever their
+    width; ``KANA`` are those of Japanese."""
     found: Counter[str] = Counter()
-    for character, count in Counter(text).items():
+    for character, count in Counter(unicodedata.normalize("NFKC", text)).items():
         if character.isalpha():
-            found[unicodedata.name(character, "UNKNOWN").partition(" ")[0]] += count
+            script = unicodedata.name(character, "UNKNOWN").partition(" ")[0]
+            found["KANA" if script in _KANA else script] += count
     return found
 
 

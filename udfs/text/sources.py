@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from udfs.config import Config
 from udfs.rejects import reject
+from udfs.shards.store import without_password
 from udfs.text.collection import DATASETS, check_names
 from udfs.text.files import plain_path
 from udfs.text.readers import FORMATS, Record, read_records
@@ -34,6 +35,11 @@ class FileSource(Config):
     # What to take from a published set; only with a `format` that names one.
     options: RecastOptions | None = None
     license: str | None = None
+
+    @field_validator("path")
+    @classmethod
+    def _no_password(cls, value: str) -> str:
+        return without_password(value)
 
     @field_validator("format")
     @classmethod
@@ -117,6 +123,11 @@ class TableSource(Config):
     # Column that tells rows apart, by which a text is found again; without it the text's own hash.
     id_field: str | None = None
     license: str | None = None
+
+    @field_validator("path")
+    @classmethod
+    def _no_password(cls, value: str | None) -> str | None:
+        return without_password(value) if value is not None else None
 
     @model_validator(mode="after")
     def _one_place(self) -> "TableSource":

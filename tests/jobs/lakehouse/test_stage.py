@@ -1,6 +1,7 @@
 """The stage runner against a real session: every micro-batch ends up in the tables exactly once."""
 
 import json
+import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -146,10 +147,35 @@ def test_batch_interrupted_between_two_tables_is_finished_and_not_recomputed(lak
         raise AssertionError("the staged outcome must be reused")
 
     again = Stage(source=_source, writes=STAGE.writes, transform=no_recompute)
-    run_stage(again, _job(lakehouse))
+    job = _job(lakehouse)
+    job.config = Settings(files_per_batch=2)
+    run_stage(again, job)
     assert before and not staged.exists()
     assert _questions(lakehouse) == ["one"]
     assert [row["record_id"] for row in lakehouse.read("rejects").collect()] == ["bad a"]
+    # They name the configuration that they were computed by, not that of the run which wrote them.
+    hashes = [row["config_hash"] for table in STAGE.writes for row in lakehouse.read(table).collect()]
+    assert hashes == [_job(lakehouse).config_hash] * 2 != [job.config_hash] * 2
+
+
+def test_a_new_checkpoint_takes_nothing_that_an_old_one_staged(lakehouse, monkeypatch):
+    """A step that failed, and whose checkpoint was removed so that it begins anew, with another file by then."""
+    _write(lakehouse, "a.txt", ["one"])
+
+    def fail(*_):
+        raise OSError("the store is gone")
+
+    monkeypatch.setattr(type(lakehouse), "append", fail)
+    with pytest.raises(PySparkException):
+        run_stage(STAGE, _job(lakehouse))
+    monkeypatch.undo()
+    assert lakehouse.step_path("split", "staging", "0", "_SUCCESS").exists()
+    shutil.rmtree(lakehouse.step_path("split", "checkpoint"))
+    _write(lakehouse, "b.txt", ["two"])
+    job = _job(lakehouse)
+    job.config = Settings(files_per_batch=2)
+    run_stage(STAGE, job)
+    assert _questions(lakehouse) == ["one", "two"]
 
 
 def test_constraints_hold_on_write(lakehouse):

@@ -10,7 +10,7 @@ import pytest
 from trainer.checkpoints.checkpoints import retained
 from trainer.checkpoints.upload import Remote
 from trainer.config import resolve
-from udfs.errors import ConfigError
+from udfs.errors import ConfigError, EnvironmentProblem
 
 MARKER = "COMPLETE"
 
@@ -70,3 +70,10 @@ def test_a_kind_of_place_that_cannot_be_opened_is_told_at_once(kind: str) -> Non
     fsspec.register_implementation("ipt-missing", "ipt_missing.Files", errtxt="Install it", clobber=True)
     with pytest.raises(ConfigError, match=f"no file system is known for {kind}://"):
         resolve("tiny", ["data.sources.raw.path=x", "output_dir=x", f"checkpoints.upload={kind}://bucket"])
+
+
+def test_a_place_that_does_not_answer_is_told_before_the_training(closed_port: int) -> None:
+    with pytest.raises(EnvironmentProblem, match="does not answer"):
+        Remote(f"http://127.0.0.1:{closed_port}/there", MARKER).names()
+    with pytest.raises(EnvironmentProblem, match="does not answer"):
+        Remote(f"ftp://127.0.0.1:{closed_port}/there", MARKER)

@@ -9,7 +9,7 @@ import pytest
 from tests.trainer.shard_sets import write_set
 from trainer.config import DataConfig, SourceConfig
 from trainer.data.sources import ShardSet, damaged
-from udfs.errors import ConfigError, DataError
+from udfs.errors import ConfigError, DataError, EnvironmentProblem
 from udfs.shards.format import ShardReader
 from udfs.shards.manifest import read_manifest
 
@@ -115,6 +115,26 @@ def test_what_cannot_be_opened_is_said(tmp_path: Path) -> None:
         ShardSet("memory://nowhere", _data(tmp_path))
     with pytest.raises(ConfigError, match="Protocol not known"):
         ShardSet("nonsense://bucket/raw", _data(tmp_path))
+
+
+@pytest.mark.parametrize("protocol", ["http", "ftp"])
+def test_a_store_that_does_not_answer_is_named(protocol: str, closed_port: int, tmp_path: Path) -> None:
+    url = f"{protocol}://127.0.0.1:{closed_port}/raw"
+    with pytest.raises(EnvironmentProblem, match=f"^{url} does not answer"):
+        ShardSet(url, _data(tmp_path))
+
+
+def test_a_shard_that_cannot_be_fetched_any_more_is_named(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = ShardSet(URL, _data(tmp_path / "cache"))
+
+    def gone(*arguments: object, **options: object) -> None:
+        raise ConnectionResetError("gone")
+
+    monkeypatch.setattr(type(fsspec.filesystem("memory")), "open", gone)
+    with pytest.raises(EnvironmentProblem, match=r"^memory://bucket/raw/.*\.arrow does not answer.*ConnectionReset"):
+        entry.locate(0)
 
 
 def test_a_manifest_cannot_name_a_place_outside_the_set(folder: Path, tmp_path: Path) -> None:

@@ -45,6 +45,9 @@ def test_llama_from_its_folder(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"hidden_size": 8, "num_attention_heads": 2}))
     with pytest.raises(ConfigError, match="not of the Mistral or Llama architecture"):
         Shape.of(model, None)
+    (tmp_path / "config.json").write_text('{"hidden_size": 8')
+    with pytest.raises(ConfigError, match=r"config\.json is damaged"):
+        Shape.of(model, None)
 
 
 @pytest.mark.parametrize("tied", [False, True])

@@ -28,6 +28,8 @@ def test_a_plan_without_data(capsys: pytest.CaptureFixture[str]) -> None:
         (["--set", "data.sequence_length=null"], "data.sequence_length: not given, and there are no shards yet"),
         (["--set", "model.vocab_size=null"], "model.vocab_size: not given"),
         (["--set", "duration={steps: null, epochs: 2}"], "known once there are shards"),
+        (["--set", "schedule={name: wsd, decay: {fraction: 0.999}}"], "do not fit one after the other"),
+        (["--set", "data=3"], "instructlm-500m.data: Input should be a valid dictionary"),
         (["--set", "model.init_from=nowhere", "--set", "model.hidden_size=null"], "remove intermediate_size"),
     ],
 )

@@ -44,6 +44,19 @@ def test_spans(root: Path) -> None:
     assert (_plan(config).steps, _plan(config).warmup) == (77, 5)
 
 
+def test_a_decay_begins_after_the_warm_up(root: Path) -> None:
+    wsd = ["duration={steps: 100, tokens: null}", "schedule.name=wsd", "schedule.decay={steps: 80}"]
+    warmup = "schedule.warmup={{steps: {}, fraction: null}}".format
+    assert _plan(_config(root, *wsd, warmup(20))).decay == 80
+    with pytest.raises(ConfigError, match=r"50 steps of warmup and 80 of decay do not fit .* into a training of 100"):
+        _plan(_config(root, *wsd, warmup(50)))
+    # Shares that fit are refused at no length, although each is rounded up.
+    shares = ["schedule.name=wsd", "schedule.warmup={fraction: 0.05}", "schedule.decay={fraction: 0.95}"]
+    for steps in range(1, 50):
+        planned = _plan(_config(root, f"duration={{steps: {steps}, tokens: null}}", *shares))
+        assert planned.warmup + planned.decay == steps
+
+
 def test_a_training_stops_or_goes_on_where_a_source_runs_dry(root: Path) -> None:
     limit = "data.sources.tuning.max_repeats=1"
     stopped = _plan(_config(root, limit, "data.exhausted=stop"))
@@ -63,6 +76,16 @@ def test_a_limit_that_whole_steps_pass_by_a_row_is_told_in_rows(root: Path) -> N
     config = resolve("tiny", [f"data.sources.raw.path={root / 'raw'}", f"output_dir={root}", *only])
     with pytest.raises(ConfigError, match=f"in whole steps {rows + 1} rows where it has {rows}; max_repeats allows 1"):
         _plan(config)
+
+
+@pytest.mark.parametrize("sequences", [7, 8, 9, 16, 32])
+@pytest.mark.parametrize("passes", [1, 2, 2.5])
+def test_as_many_passes_as_are_allowed_can_be_asked_for(passes: float, sequences: int, root: Path) -> None:
+    limit = f"data.sources.raw.max_repeats={passes}"
+    asked = [f"duration={{epochs: {passes}, tokens: null}}", f"batch={{sequences: {sequences}, micro_batch: 1}}"]
+    planned = _plan(resolve("tiny", [f"data.sources.raw.path={root / 'raw'}", f"output_dir={root}", limit, *asked]))
+    rows = len(open_sets(_config(root))["raw"])
+    assert passes - sequences / rows <= planned.repeats["raw"] <= passes
 
 
 def test_repetition_is_limited(root: Path) -> None:

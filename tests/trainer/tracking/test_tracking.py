@@ -179,6 +179,21 @@ def test_checkpoints_are_models_elsewhere(uri: str, manifest: Manifest, tmp_path
     assert [(entry.key, entry.value) for entry in last.metrics] == [("checkpoint/loss", 1.0 / 15)]
 
 
+def test_a_checkpoint_that_is_saved_again_is_not_removed(uri: str, manifest: Manifest, tmp_path: Path) -> None:
+    tracker = _tracker(uri, manifest, tmp_path)
+    places = {step: tmp_path / "checkpoints" / f"step-{step:08d}" for step in (5, 10)}
+    for step, gone in ((5, 10), (10, 5), (5, 10)):
+        places[step].mkdir(parents=True)
+        if places[gone].exists():
+            places[gone].rmdir()
+        tracker.checkpoint(places[step], step, {}, {})
+    tracker.finish("FINISHED")
+    client = MlflowClient(uri)
+    found = client.search_logged_models([client.get_run(tracker.run_id).info.experiment_id])
+    tags = {entry.name: entry.tags for entry in found if entry.source_run_id == tracker.run_id}
+    assert [tags[place.name].get("removed") for place in places.values()] == [None, "true"]
+
+
 def test_history_takes_back_what_will_be_repeated(tmp_path: Path) -> None:
     path = tmp_path / "history.jsonl"
     History(path, 0).write({"step": step, "loss": 1.0 / step} for step in range(1, 6))

@@ -7,7 +7,7 @@ from uuid import uuid4
 import pytest
 
 from tests.udfs.shards.test_manifest import make
-from udfs.errors import ConfigError, DataError
+from udfs.errors import ConfigError, DataError, EnvironmentProblem
 from udfs.shards.format import ShardSpec, ShardWriter
 from udfs.shards.manifest import MANIFEST, read_manifest, verify, write_manifest
 from udfs.shards.store import Store, store_at
@@ -67,3 +67,11 @@ def test_what_is_not_finished_is_not_there(place: str, spec: ShardSpec) -> None:
 def test_a_store_that_cannot_be_opened_is_named() -> None:
     with pytest.raises(ConfigError, match=r"nowhere://x cannot be opened"):
         store_at("nowhere://x")
+
+
+@pytest.mark.parametrize("protocol", ["http", "ftp"])  # fails when it is asked, when it is opened
+def test_a_store_that_does_not_answer_is_named(protocol: str, closed_port: int) -> None:
+    url = f"{protocol}://127.0.0.1:{closed_port}/sets/raw"
+    for ask in (read_manifest, verify):
+        with pytest.raises(EnvironmentProblem, match=f"^{url} does not answer, or refuses .* Check the address"):
+            ask(url)

@@ -35,6 +35,11 @@ FAILING = [
     ("repeated_question", TEXT, [("Who built it?", "Ada Holm"), ("WHO\nbuilt it", "nobody")]),
     ("repeated_question", TEXT, [("?!", "one"), ("?!", "two")]),
     (
+        "repeated_question",
+        TEXT,
+        [("Who, in 1861 - built **it**/that?", "Ada"), ("Who in 1861, built it - that", "Ben")],
+    ),
+    (
         "near_repeated_question",
         TEXT,
         [("In which year was the lighthouse built?", "1861"), ("In what year was the lighthouse built?", "1861.")],
@@ -42,6 +47,7 @@ FAILING = [
     ("other_language", TEXT, [("Was ist das?", GERMAN)]),
     ("other_language", CHINESE, [("这是什么？", "This is an old lighthouse in front of a harbour.")]),
     ("other_language", CHINESE, [("这是什么？", "A lighthouse")]),
+    ("other_language", CHINESE, [("这是什么？", "みなとのまえのとうです")]),
     ("too_long_response", TEXT, [("Who built it?", "Ada Holm. " * 80)]),
     ("unanswerable", TEXT, [("What colour is it?", "Not mentioned in the text.")]),
     ("unanswerable", TEXT, [("What?\nLet's think step by step.", "It is dark.\nTherefore, the answer is unknown")]),
@@ -71,6 +77,11 @@ def test_every_check_is_a_setting_and_is_tested():
     [
         # Nearly the same question, another answer.
         (TEXT, [("Who built the northern lighthouse?", "Ada"), ("Who built the southern lighthouse?", "Ben")]),
+        ("दिन और दान", [("दिन क्या है?", "समय"), ("दान क्या है?", "देना")]),
+        # Alike in their words, but not in what they ask.
+        (TEXT, [("What is 7 + 3?", "10"), ("What is 7 - 3?", "4"), ("What is 7 * 3?", "21"), ("What is 7/3?", "2.3")]),
+        (TEXT, [("Is a < b?", "yes"), ("Is a > b?", "no"), ("What is 🙂?", "a smile"), ("What is ☹?", "a frown")]),
+        (TEXT, [("What is the root of 9 that is sought?", "3"), ("What is a root of 9 that is sought?", "-3")]),
         # Alike in their answer alone.
         (TEXT, [("Who built it?", "Ada Holm"), ("Whose name is on the plan?", "Ada Holm")]),
         # One of the options.
@@ -79,6 +90,9 @@ def test_every_check_is_a_setting_and_is_tested():
         ("In this language {name} is a slot and <|end|> ends a turn.", [("What is a slot?", "{name}")]),
         (TEXT, [("How many?", "30"), ("What is on top?", "🔦"), ("Which sign?", "+")]),
         (CHINESE, [("建于何时？", "一八六一年"), ("谁设计的？", "工程师 Ada"), ("Who?", "DNA")]),
+        # Of one language, though in other letters than those of the text.
+        ("灯台は港の前にある岩の上に立っています。", [("だれ？", "スティーブンソンロバート")]),
+        ("这座灯塔由ＮＯＲＷＩＣＫ公司建造。", [("谁建造的？", "Norwick Ltd")]),
         # The text's own words, in whichever language.
         (f"{TEXT} Its plaque: {GERMAN}", [("What does the plaque say?", GERMAN)]),
         ("2 + 2 = ?", [("Solve.\nLet's think step by step.", "Two and two make four.\nTherefore, the answer is 4")]),

@@ -63,3 +63,20 @@ def test_files(tmp_path):
             bad.write_text(content)
         with pytest.raises(DataError, match="JSON lines"):
             load_evaluation_sets((str(bad), str(content)), 8)
+
+
+def test_a_file_that_changes_is_read_again(tmp_path):
+    """A worker process outlives the job."""
+    path, pair = tmp_path / "set.jsonl", {"instruction": QUESTION, "response": ""}
+    path.write_text(json.dumps("something else"), encoding="utf-8")
+    before = load_evaluation_sets((str(path),), 8)
+    assert before.hit(pair) is None and load_evaluation_sets((str(path),), 8) is before
+    path.write_text(json.dumps(QUESTION), encoding="utf-8")
+    assert load_evaluation_sets((str(path),), 8).hit(pair) is not None
+
+
+def test_blank_lines_and_a_byte_order_mark_are_nothing(tmp_path):
+    path = tmp_path / "set.jsonl"
+    path.write_text(f"{json.dumps('a')}\n\n{json.dumps(QUESTION)}\n\n", encoding="utf-8-sig")
+    found = load_evaluation_sets((str(path),), 8).hit({"instruction": QUESTION, "response": ""})
+    assert found.item == "set.jsonl:3"

@@ -8,6 +8,10 @@ from udfs.synthesis.pairs import make_pair
 WORD = st.sampled_from(["lamp", "tower", "harbour", "keeper", "storm", "ferry", "rock", "copper", "light", "winter"])
 
 
+def estimate(one: list[int], other: list[int]) -> float:
+    return sum(here == there for here, there in zip(one, other, strict=True)) / PERMUTATIONS
+
+
 def shingles(text: str) -> set[str]:
     return {text[start : start + SHINGLE] for start in range(len(text) - SHINGLE + 1)}
 
@@ -17,9 +21,7 @@ def test_the_estimate_is_near_the_similarity(first, second):
     one, other = " ".join(first), " ".join([*first, *second])
     jaccard = len(shingles(one) & shingles(other)) / len(shingles(one) | shingles(other))
     pairs = [make_pair(*text.rsplit(" ", 1)) for text in (one, other)]
-    alike = [here == there for here, there in zip(*map(signature, pairs), strict=True)]
-    estimate = sum(alike) / PERMUTATIONS
-    assert abs(estimate - jaccard) < 0.25  # five standard errors
+    assert abs(estimate(*map(signature, pairs)) - jaccard) < 0.25  # five standard errors
     assert signature(pairs[0]) == signature(make_pair(one.upper().replace(" ", ", "), "!"))
 
 
@@ -34,5 +36,7 @@ def test_pairs_that_are_alike_meet(threshold):
     assert not set(bands(values, threshold)) & set(bands([value + 1 for value in values], threshold))
 
 
-def test_a_pair_of_nothing_but_signs():
-    assert len(signature(make_pair("?", "🙂"))) == PERMUTATIONS
+def test_pairs_of_nothing_but_signs():
+    smile = signature(make_pair("?", "🙂"))
+    assert len(smile) == PERMUTATIONS and smile == signature(make_pair("?", "🙂"))
+    assert estimate(smile, signature(make_pair("🐱 + 🐱 = ?", "🐱🐱"))) < 0.5

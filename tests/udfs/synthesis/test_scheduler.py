@@ -96,6 +96,33 @@ def test_no_record_is_given_up_while_all_fail():
     assert {table for table, _ in outcomes} == {"syntheses"} and len(outcomes) == 30
 
 
+def test_a_short_outage_is_waited_for_and_a_long_one_ends_the_task(monkeypatch: pytest.MonkeyPatch):
+    def restart(size: int) -> Unreliable:
+        raise EnvironmentProblem("the server does not answer")
+
+    engine = Unreliable(lambda prompt, attempt: engine.steps < 60)
+    outcomes = run(engine, chains(30, 3), restart)
+    assert sum(engine.attempts.values()) > 30 + 6 * engine.most_running
+    assert {table for table, _ in outcomes} == {"syntheses"} and len(outcomes) == 30
+    monkeypatch.setattr("udfs.synthesis.scheduler.OUTAGE_SECONDS", 0.05)
+    with pytest.raises(EnvironmentProblem, match="does not answer"):
+        run(Unreliable(lambda prompt, attempt: True), chains(30, 3), restart)
+
+
+def test_the_last_records_are_given_up_though_more_than_one_fails(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("udfs.synthesis.scheduler.OUTAGE_SECONDS", 0.1)
+    monkeypatch.setattr("udfs.synthesis.scheduler.LONGEST_DELAY", 0.02)
+    made = []
+
+    def restart(size: int) -> Unreliable:
+        made.append(Unreliable(lambda prompt, attempt: "poison" in prompt, max_num_seqs=16))
+        return made[-1]
+
+    outcomes = run(restart(16), chains(30, 3, odd={26: "poison", 29: "poison too"}), restart)
+    assert {row["record_id"] for table, row in outcomes if table == "rejects"} == {"d26:0", "d29:0"}
+    assert ids(outcomes) == Counter(f"d{k}" for k in range(30)) and 1 < len(made) < 10
+
+
 def test_waiting_for_the_next_attempt_holds_no_place():
     engine = Unreliable(lambda prompt, attempt: "slow" in prompt and attempt == 1, max_num_seqs=1)
     outcomes = list(Scheduler(engine, LIMITS, NoJournal(), first_delay=0.5).run(iter(chains(12, 1, odd={0: "slow"}))))
@@ -137,12 +164,42 @@ def test_a_record_that_kills_engines_is_found_and_only_that_one():
     assert len(made) == 6, "twice among others, three times alone"
 
 
+def test_a_record_that_killed_engines_has_one_to_itself_after_a_failure_too():
+    deaths, failures = iter(range(2)), iter(range(2))
+    beside: list[int] = []
+
+    def dies(texts: list[str]) -> EngineDied | None:
+        if not any("poison" in text for text in texts):
+            return None
+        if next(deaths, None) is not None:
+            return EngineDied("poisoned")
+        beside.append(len(texts))
+        return None
+
+    def restart(size: int) -> Unreliable:
+        return Unreliable(lambda prompt, attempt: "poison" in prompt and next(failures, None) is not None, dies)
+
+    outcomes = run(restart(3), chains(60, 3, odd={4: "poison"}), restart)
+    assert ids(outcomes) == Counter(f"d{k}" for k in range(60)) and {table for table, _ in outcomes} == {"syntheses"}
+    assert next(failures, None) is None and set(beside) == {1}
+
+
 def test_an_engine_that_never_works_ends_the_task():
     def restart(size: int) -> Unreliable:
         return Unreliable(dies=lambda texts: EngineDied("no device"))
 
     with pytest.raises(EnvironmentProblem, match="no device"):
         run(restart(3), chains(8, 1), restart)
+
+
+def test_what_an_engine_did_is_counted_once_where_no_other_starts(tmp_path: Path):
+    def restart(size: int) -> Unreliable:
+        raise EnvironmentProblem("no device")
+
+    engine = Unreliable(dies=lambda texts: EngineDied("gone") if engine.steps >= 6 else None)
+    with pytest.raises(EnvironmentProblem, match="no device"):
+        run(engine, chains(30, 3), restart, Journal(tmp_path, 0, 1, engine.describe()))
+    assert counts(tmp_path)["generated_tokens"] == engine.generated > 0
 
 
 def test_out_of_memory_halves_the_batch_and_says_so(caplog: pytest.LogCaptureFixture):

@@ -1,12 +1,13 @@
 """Chunks: nothing lost, nothing over the budget, cut where a reader would cut."""
 
 import functools
+import time
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from udfs.text.chunk import MIN_TOKENS, chunk
+from udfs.text.chunk import MIN_TOKENS, chunk, sentence_spans
 from udfs.text.normalise import normalise
 from udfs.tokens import train_tokenizer
 
@@ -113,3 +114,10 @@ def test_chunks_are_well_filled_and_few_encodings_are_needed():
 def test_budget_too_small_for_a_character_is_refused():
     with pytest.raises(AssertionError, match="limit 15"):
         _chunks("text", 15)
+
+
+def test_the_sentences_of_a_text_that_is_nearly_nothing_but_lines():
+    text = "One.\n" + "\n" * 300_000 + "Two."
+    started = time.process_time()
+    assert [text[start:end] for start, end in sentence_spans(text)] == ["One.", "Two."]
+    assert time.process_time() - started < 5, "it takes a time that grows with the text, not with its square"

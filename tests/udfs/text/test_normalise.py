@@ -1,6 +1,7 @@
 """The normal form of texts."""
 
 import unicodedata
+from collections import Counter
 
 import pytest
 from hypothesis import given
@@ -45,3 +46,19 @@ def test_normal_form_is_stable_and_clean(text):
 @given(st.text(st.characters(categories=["L", "N", "P", "S"])))
 def test_visible_characters_are_kept(text):
     assert normalise(text) == unicodedata.normalize("NFC", text)
+
+
+@given(st.text(st.sampled_from("a \u0301\u0323\u0344\u0f81\u094d\u034f\u3099か☃"), max_size=300))
+def test_marks_in_a_row_are_few_and_none_is_lost(text):
+    normal = normalise(f"x{text}x")
+    assert normalise(normal) == normal
+    decomposed = unicodedata.normalize("NFD", normal)
+    runs = "".join("m" if unicodedata.combining(character) else " " for character in decomposed).split()
+    assert all(len(run) <= 31 for run in runs)  # one more where a letter has taken a mark in
+    before, after = (Counter(unicodedata.normalize("NFD", one)) for one in (text, normal))
+    assert all(after[mark] == count for mark, count in before.items() if unicodedata.combining(mark))
+
+
+def test_a_megabyte_of_marks_does_not_hang():
+    # In order of their classes they would take n * n steps: some twenty minutes.
+    assert len(normalise("a" + "\u0301\u0323" * 500_000)) > 1_000_000

@@ -5,7 +5,7 @@ import pytest
 from udfs.config import build
 from udfs.errors import ConfigError
 from udfs.text.recast import KINDS, READERS
-from udfs.text.sources import FileSource, TextSource, TuningSource
+from udfs.text.sources import FileSource, TableSource, TextSource, TuningSource
 
 
 @pytest.mark.parametrize(
@@ -39,6 +39,16 @@ def test_takes(path, glob, uri, taken):
 def test_name_of_folder(uri, name):
     assert FileSource(path="/").name_of(uri) == name
     assert FileSource(path="/", name="given").name_of(uri) == "given"
+
+
+@pytest.mark.parametrize(
+    ("source", "settings"),
+    [(TextSource, {}), (TableSource, {"name": "a"}), (TuningSource, {"kind": "examples"})],
+)
+def test_an_address_with_a_password_is_refused_and_not_repeated(source, settings):
+    with pytest.raises(ConfigError, match=r"path: must not hold a password.*//\*\*\*@bucket") as refused:
+        build(source, {**settings, "path": "s3a://me:secret@bucket/raw"}, "source")
+    assert "secret" not in str(refused.value)
 
 
 def test_bad_settings_are_explained():

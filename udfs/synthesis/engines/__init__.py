@@ -253,9 +253,19 @@ def visible_devices(gpus: Sequence[str], visible: str) -> str:
     """``CUDA_VISIBLE_DEVICES`` for a task with those addresses, in a process that was started with ``visible``.
 
     Spark assigns addresses but never makes only those GPUs visible. Where some are visible, addresses count them.
+
+    Raises:
+        EnvironmentProblem: an address counts more GPUs than are visible.
     """
     devices = visible.split(",")
-    return ",".join(devices[int(gpu)] if visible else gpu for gpu in gpus)
+    counted = [int(gpu) for gpu in gpus if visible and gpu.isdigit()]
+    if max(counted, default=-1) >= len(devices):
+        raise EnvironmentProblem(
+            f"this task was given GPU {', '.join(gpus)}, but its process was started with "
+            f"CUDA_VISIBLE_DEVICES={visible}, so GPUs 0 to {len(devices) - 1} are there. Unset it for executors, "
+            "or have the discovery script (spark.executor.resource.gpu.discoveryScript) count visible GPUs alone."
+        )
+    return ",".join(devices[int(gpu)] if visible and gpu.isdigit() else gpu for gpu in gpus)
 
 
 def _assigned_gpus() -> tuple[str, ...]:

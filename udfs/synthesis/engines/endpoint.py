@@ -152,9 +152,12 @@ class EndpointEngine:
         )
         try:
             served = [model.id async for model in client.models.list()]
-        except openai.OpenAIError as error:
+        except (openai.OpenAIError, ValueError, AttributeError) as error:  # the last two: what came is not of the API
             await client.close()
-            raise EnvironmentProblem(f"the server at {self.config.url} cannot be used: {self._told(error)}") from None
+            raise EnvironmentProblem(
+                f"the server at {self.config.url} cannot be used: {self._told(error)}. Give `engine.url` the root of "
+                "an API like OpenAI's, as a rule http://host:8000/v1, of a server that is up."
+            ) from None
         if self.config.served_model not in served:
             await client.close()
             raise EnvironmentProblem(
@@ -167,6 +170,7 @@ class EndpointEngine:
         self, request_id: str, prompt_ids: list[int], max_tokens: int, seed: int | None
     ) -> Completion | Failure:
         import openai
+        from openai.types import Completion as Answer
 
         try:
             async with self._places:
@@ -181,19 +185,24 @@ class EndpointEngine:
                 )
         except (openai.AuthenticationError, openai.PermissionDeniedError, openai.NotFoundError) as error:
             raise EnvironmentProblem(f"the server at {self.config.url} refuses: {self._told(error)}") from None
-        except openai.OpenAIError as error:
+        except (openai.OpenAIError, ValueError) as error:  # the second: no JSON
             return Failure(request_id, self._told(error))
-        choice, usage = (answer.choices[0] if answer.choices else None), answer.usage
-        if choice is None or choice.finish_reason not in ("stop", "length"):
-            ended = choice.finish_reason if choice else "no choice"
-            return Failure(request_id, f"the server ended the request with {ended!r}")
+        # The client takes whatever comes with a status of success, as from a gateway: a page, other JSON, null.
+        choice = answer.choices[0] if isinstance(answer, Answer) and answer.choices else None
+        if choice is None or not isinstance(choice.text, str):
+            return Failure(request_id, f"the server's answer is no completion: {self._without_key(str(answer))[:200]}")
+        if choice.finish_reason not in ("stop", "length"):
+            return Failure(request_id, f"the server ended the request with {choice.finish_reason!r}")
+        usage = answer.usage
+        # Half of a surrogate pair, where a server cut one, is no text that can be stored.
+        text = choice.text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
         details = usage.prompt_tokens_details if usage else None
         completion = Completion(
             request_id=request_id,
-            text=choice.text,
+            text=text,
             token_ids=(),
             finish_reason=choice.finish_reason,
-            n_tokens=usage.completion_tokens if usage else len(self.tokenizer.encode(choice.text)),
+            n_tokens=(usage and usage.completion_tokens) or len(self.tokenizer.encode(text)),
             n_cached_tokens=(details.cached_tokens or 0) if details else 0,
         )
         self._usage += Usage(
@@ -205,8 +214,11 @@ class EndpointEngine:
         return completion
 
     def _told(self, error: Exception) -> str:
-        """What an error says, without the key, which servers may repeat."""
-        text = f"{type(error).__name__}: {error}"
+        """What an error says."""
+        return self._without_key(f"{type(error).__name__}: {error}")
+
+    def _without_key(self, text: str) -> str:
+        """``text`` of a server, which may repeat the key."""
         return text.replace(self._key, "***") if self._key else text
 
 

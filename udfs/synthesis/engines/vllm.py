@@ -110,7 +110,7 @@ class VllmEngine:
             self._engine: Any = LLMEngine.from_engine_args(
                 arguments, usage_context=UsageContext.LLM_CLASS, stat_loggers=[counters]
             )
-        except (OSError, RuntimeError, ValueError) as error:
+        except Exception as error:  # what reads weights and configurations has errors of its own
             raise EnvironmentProblem(f"vLLM cannot start with the model {config.model}: {error}") from error
         embedded = self._engine.model_config.get_vocab_size()
         if embedded < self.tokenizer.vocab_size:

@@ -6,13 +6,16 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
 from tests.synthesizers import text_about
+from tests.udfs.synthesis.scripted import TOKENIZER
 from udfs.config import build
 from udfs.errors import ConfigError, EnvironmentProblem
 from udfs.synthesis.engines import Completion, Failure, RequestRefused, cached_engine, release_engine
@@ -151,6 +154,71 @@ def test_a_server_error_costs_one_request(settings):
     assert isinstance(done["good"], Completion)
     assert isinstance(done["too long"], Failure) and "BadRequestError" in done["too long"].error
     release_engine()
+
+
+ANSWER = {"object": "text_completion", "choices": [{"index": 0, "text": "Ann", "finish_reason": "stop"}]}
+MODELS = {"object": "list", "data": [{"id": "tiny", "object": "model"}]}
+NO_TEXT = json.dumps(ANSWER).replace('"Ann"', "null")
+ODD = [f"<html>busy {KEY}</html>", "{cut", "null", "[]", json.dumps({"error": f"busy {KEY}"}), NO_TEXT]
+
+
+@pytest.fixture
+def gateway(tmp_path: Path, monkeypatch):
+    """Settings for a server that answers everything with success, and what it says: by method, the body."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def answer(self) -> None:
+            self.rfile.read(int(self.headers.get("content-length", 0)))
+            body = says[self.command].encode()
+            self.send_response(200)
+            self.send_header("content-type", "text/html" if body.startswith(b"<") else "application/json")
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        do_GET = do_POST = answer
+
+        def log_message(self, *_) -> None:
+            pass
+
+    says = {"GET": json.dumps(MODELS), "POST": json.dumps(ANSWER)}
+    monkeypatch.setenv(VARIABLE, KEY)
+    TOKENIZER.save(tmp_path)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listening:
+        threading.Thread(target=listening.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{listening.server_port}/v1"
+        yield {"url": url, "served_model": "tiny", "model": str(tmp_path), "key_variable": VARIABLE}, says
+        release_engine()
+        listening.shutdown()
+
+
+def test_an_answer_that_is_no_completion_costs_one_request(gateway):
+    settings, says = gateway
+    engine = cached_engine(build(EndpointConfig, settings, "engine"))
+    for body in ODD:
+        says["POST"] = body
+        engine.submit("odd", [1, 2], 64)
+        odd = finish(engine, 1)["odd"]
+        assert isinstance(odd, Failure) and KEY not in odd.error, body
+    assert "no completion" in odd.error
+
+
+def test_a_completion_can_be_stored(gateway):
+    settings, says = gateway
+    engine = cached_engine(build(EndpointConfig, settings, "engine"))
+    said = {**ANSWER, "choices": [{**ANSWER["choices"][0], "text": "Ann \ud83d\ude42 \ud83d"}], "usage": {}}
+    says["POST"] = json.dumps(said)
+    engine.submit("cut", [1, 2], 64)
+    done = finish(engine, 1)["cut"]
+    assert done.text == "Ann 🙂 \ufffd" and done.n_tokens == len(TOKENIZER.encode(done.text))
+
+
+@pytest.mark.parametrize("body", ["<html>a page</html>", "{cut", "null"])
+def test_what_is_no_api_is_told(gateway, body):
+    settings, says = gateway
+    says["GET"] = body
+    with pytest.raises(EnvironmentProblem, match=r"cannot be used: .*engine\.url"):
+        cached_engine(build(EndpointConfig, settings, "engine"))
 
 
 @pytest.mark.parametrize(

@@ -36,6 +36,15 @@ def test_the_revision_follows_the_files(tiny_synthesizer: Path, tmp_path: Path):
     assert model_revision(copy) != model_revision(tiny_synthesizer)
 
 
+def test_a_model_that_was_copied_in_part(engine_settings, tmp_path: Path):
+    model = tmp_path / "model"
+    shutil.copytree(engine_settings["model"], model)
+    weights = model / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(EnvironmentProblem, match=f"cannot start with the model {model}: .*not fully covered"):
+        cached_engine(build(VllmConfig, {**engine_settings, "model": str(model)}, "engine"))
+
+
 def test_a_tokenizer_of_another_model(engine_settings, tmp_path: Path):
     model = tmp_path / "model"
     shutil.copytree(engine_settings["model"], model)
@@ -60,10 +69,22 @@ def test_a_process_keeps_one_engine(engine_settings, tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    ("gpus", "visible", "expected"), [(["3"], "", "3"), (["0"], "5", "5"), (["2", "0"], "4,5,GPU-7", "GPU-7,4")]
+    ("gpus", "visible", "expected"),
+    [
+        (["3"], "", "3"),
+        (["0"], "5", "5"),
+        (["2", "0"], "4,5,GPU-7", "GPU-7,4"),
+        (["GPU-7"], "", "GPU-7"),
+        (["GPU-7"], "4,GPU-7", "GPU-7"),
+    ],
 )
 def test_a_task_sees_its_gpus_alone(gpus, visible, expected):
     assert engines.visible_devices(gpus, visible) == expected
+
+
+def test_a_task_that_was_given_a_gpu_it_cannot_see():
+    with pytest.raises(EnvironmentProblem, match=r"given GPU 5, .*CUDA_VISIBLE_DEVICES=2,3, so GPUs 0 to 1"):
+        engines.visible_devices(["5"], "2,3")
 
 
 def test_a_task_must_have_as_many_gpus_as_the_engine_needs(engine_settings, monkeypatch):
