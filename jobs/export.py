@@ -122,7 +122,7 @@ def _reads(config: ExportConfig) -> tuple[str, ...]:
     return (config.table,)
 
 
-VERB = Verb(name="export", config=ExportConfig, run=export, reads=_reads)
+VERB = Verb(name="export", config=ExportConfig, run=export, reads=_reads, makes=lambda config, step: config.output)
 
 if __name__ == "__main__":
     from jobs.cli import main

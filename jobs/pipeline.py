@@ -116,7 +116,23 @@ def load_pipeline(name: str, assignments: Iterable[str] = ()) -> Pipeline:
         settings = {key: value for key, value in file.steps[step].items() if key != "after"}
         verb = settings.pop("verb", step)
         checked.append(Step(name=step, verb=verb, config=build(load_verb(verb).config, settings, f"steps.{step}")))
+    _check_places(checked)
     return Pipeline(lakehouse=file.lakehouse, steps=tuple(checked))
+
+
+def _check_places(steps: Iterable[Step]) -> None:
+    """Raises ConfigError where a step replaces what another one makes."""
+    makers: dict[str, str] = {}
+    for step in steps:
+        place = load_verb(step.verb).makes(step.config, step.name)
+        if place is None:
+            continue
+        other = makers.setdefault(str(place), step.name)
+        if other != step.name:
+            raise ConfigError(
+                f"steps.{step.name} makes {place}, as steps.{other} does, and would replace it. Give one of them "
+                f"another {'name' if step.verb == 'shard' else 'output'}."
+            )
 
 
 def _ordered(steps: dict[str, dict[str, Any]]) -> list[str]:

@@ -64,7 +64,13 @@ def report(config: ReportConfig, job: Job) -> dict[str, float]:
     return {"examples": float(len(data.examples or ()))}
 
 
-VERB = Verb(name="report", config=ReportConfig, run=report, reads=tuple(TABLES))
+VERB = Verb(
+    name="report",
+    config=ReportConfig,
+    run=report,
+    reads=tuple(TABLES),
+    makes=lambda config, step: config.output,
+)
 
 if __name__ == "__main__":
     from jobs.cli import main

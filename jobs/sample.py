@@ -27,7 +27,7 @@ def sample(config: SampleConfig, job: Job) -> dict[str, float]:
     return write(config, job.lakehouse.path(config.output))
 
 
-VERB = Verb(name="sample", config=SampleConfig, run=sample)
+VERB = Verb(name="sample", config=SampleConfig, run=sample, makes=lambda config, step: config.output)
 
 if __name__ == "__main__":
     from jobs.cli import main

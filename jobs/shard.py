@@ -93,7 +93,7 @@ def shard(config: ShardConfig, job: Job) -> dict[str, float]:
     version = job.lakehouse.version(config.table)
     if version < 0:
         raise DataError(f"table {config.table} does not exist yet. Run the step that writes it first.")
-    name = _name(config, job)
+    name = _name(config, job.step)
     place = job.lakehouse.shard_set(name)
     source = Source(
         table=config.table,
@@ -147,8 +147,8 @@ def shard(config: ShardConfig, job: Job) -> dict[str, float]:
     return {**_counts(manifest), "rejects": float(rejects)}
 
 
-def _name(config: ShardConfig, job: Job) -> str:
-    return config.name or job.step.removeprefix("shard-")
+def _name(config: ShardConfig, step: str) -> str:
+    return config.name or step.removeprefix("shard-")
 
 
 def _fingerprint(config: ShardConfig, source: Source, tokenizer: "Tokenizer") -> str:
@@ -273,7 +273,7 @@ def _check(config: ShardConfig, job: Job) -> None:
 
 
 def _verify(config: ShardConfig, job: Job) -> list[str]:
-    name = _name(config, job)
+    name = _name(config, job.step)
     return [f"{name}: {problem}" for problem in verify(job.lakehouse.shard_set(name))]
 
 
@@ -282,7 +282,7 @@ def _trace(config: ShardConfig, job: Job, address: str) -> None:
     from udfs.shards.trace import locate
     from udfs.tokens import load_tokenizer
 
-    place = job.lakehouse.shard_set(_name(config, job))
+    place = job.lakehouse.shard_set(_name(config, job.step))
     piece, manifest = locate(place, address), read_manifest(place)
     tokenizer = load_tokenizer(job.lakehouse.path(config.tokenizer))
     if tokenizer.hash != manifest.tokenizer_hash:
@@ -302,6 +302,7 @@ VERB = Verb(
     run=shard,
     reads=_reads,
     needs=lambda config: [config.tokenizer],
+    makes=lambda config, step: f"shard set {_name(config, step)}",
     writes=WRITES,
     check=_check,
     verify=_verify,

@@ -159,6 +159,7 @@ VERB = Verb(
     run=tokenizer,
     reads=lambda config: READS if config.existing is None else (),
     needs=lambda config: [] if config.existing is None else [_located(config.existing)],
+    makes=lambda config, step: config.output,
 )
 
 if __name__ == "__main__":

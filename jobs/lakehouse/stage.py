@@ -71,6 +71,9 @@ class Verb:
     writes: tuple[str, ...] = ()
     # Files and folders that the verb reads, as its configuration names them.
     needs: "Callable[[Any], Iterable[str | Path]]" = lambda config: ()
+    # The file, folder or shard set that the verb makes, `(config, step)`, where the configuration can name it; what was
+    # there is replaced, so no two steps of a pipeline may have the same.
+    makes: "Callable[[Any, str], str | Path | None]" = lambda config, step: None
     # Raises ConfigError for what else can be found wrong before the first step of a pipeline begins.
     foresee: "Callable[[Any, Job], object] | None" = None
     # Raises ConfigError where a path of the configuration is not there; runs before Spark starts.

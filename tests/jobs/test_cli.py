@@ -8,6 +8,7 @@ import pytest
 
 from jobs.cli import main
 from jobs.pipeline import VERBS, load_pipeline, load_verb
+from udfs.errors import ConfigError
 
 PIPELINE = """
 lakehouse: {{root: {root}}}
@@ -158,8 +159,22 @@ def test_dry_run_prints_settings_and_tables_and_starts_nothing(pipeline, tmp_pat
 
 def test_after_places_a_step_of_a_child_file(tmp_path):
     (tmp_path / "base.yaml").write_text(f"lakehouse: {{root: {tmp_path}}}\nsteps: {{sample: {{}}, report: {{}}}}\n")
-    (tmp_path / "child.yaml").write_text("inherits: base\nsteps: {more: {verb: sample, after: sample}}\n")
+    (tmp_path / "child.yaml").write_text("inherits: base\nsteps: {more: {verb: sample, after: sample, output: more}}\n")
     assert [step.name for step in load_pipeline(str(tmp_path / "child.yaml")).steps] == ["sample", "more", "report"]
+
+
+@pytest.mark.parametrize(
+    "second",
+    [
+        "sample: {}, again: {verb: sample, output: ./almanac}",
+        "shard-raw: {verb: shard, table: documents}, again: {verb: shard, table: augmented_texts, name: raw}",
+    ],
+)
+def test_two_steps_that_replace_what_the_other_makes_are_refused(second, tmp_path):
+    path = tmp_path / "twice.yaml"
+    path.write_text(f"lakehouse: {{root: {tmp_path}}}\nsteps: {{{second}}}\n")
+    with pytest.raises(ConfigError, match=r"steps\.again makes (almanac|shard set raw), as steps\.\S+ does.* another"):
+        load_pipeline(str(path))
 
 
 def test_every_verb_is_declared_under_its_name():
