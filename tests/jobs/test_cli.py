@@ -167,7 +167,7 @@ def test_after_places_a_step_of_a_child_file(tmp_path):
     "second",
     [
         "sample: {}, again: {verb: sample, output: ./almanac}",
-        "shard-raw: {verb: shard, table: documents}, again: {verb: shard, table: augmented_texts, name: raw}",
+        "shard-raw: &first {verb: shard, table: documents, sequence_length: 64}, again: {<<: *first, name: raw}",
     ],
 )
 def test_two_steps_that_replace_what_the_other_makes_are_refused(second, tmp_path):
