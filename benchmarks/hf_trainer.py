@@ -116,7 +116,7 @@ def theirs(config: Any, clock: Clock) -> list[float]:
     def batch_of(positions: list[int]) -> dict[str, Any]:
         places = [entry.tolist() for entry in order.locate(np.array(positions))]
         batch = read_rows(list(sets.values()), list(zip(*places, strict=True)), weights, by_example=False)
-        inputs = attention_inputs(batch, attention, torch.bfloat16 if half else torch.float32)
+        inputs = attention_inputs(batch, model.config, torch.bfloat16 if half else torch.float32)
         # A place's label is the token at it; that of a document's first token belongs to another document.
         labels = torch.full((batch.input_ids.numel(),), -100)
         labels[batch.positions + 1] = batch.targets

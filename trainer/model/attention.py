@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from torch.nn.attention.varlen import varlen_attn
-from transformers import AttentionInterface
+from transformers import AttentionInterface, PreTrainedConfig
 
 from trainer.data.loader import Batch
 
@@ -31,13 +31,19 @@ def attention_implementation(device: torch.device, sequence_length: int, half: b
     return "eager" if sequence_length <= _EAGER_LENGTH else "sdpa"
 
 
-def attention_inputs(batch: Batch, implementation: str, dtype: torch.dtype) -> dict[str, Any]:
+def attention_inputs(batch: Batch, shape: PreTrainedConfig, dtype: torch.dtype) -> dict[str, Any]:
     """Arguments of the model's forward pass under which no document sees another.
 
     The kernels for several documents take the rows end to end with the documents' bounds; everything else takes one
     additive mask [B, 1, L, L], made once and shared by all layers (a boolean one would be converted in each of them).
+    Where only some layers have a sliding window, transformers takes a mask for each kind of layer.
+
+    Args:
+        batch: packed rows.
+        shape: the model's configuration.
+        dtype: of the queries.
     """
-    if implementation in (FLASH, VARLEN):
+    if shape._attn_implementation in (FLASH, VARLEN):
         return {
             "input_ids": batch.input_ids.reshape(1, -1),
             "position_ids": batch.position_ids.reshape(1, -1),
@@ -46,23 +52,25 @@ def attention_inputs(batch: Batch, implementation: str, dtype: torch.dtype) -> d
             "max_length_q": batch.max_seqlen,
             "max_length_k": batch.max_seqlen,
         }
-    return {
-        "input_ids": batch.input_ids,
-        "position_ids": batch.position_ids,
-        "attention_mask": document_mask(batch.documents, dtype),
-    }
+    window = getattr(shape, "sliding_window", None)
+    mask: Any = document_mask(batch.documents, dtype, window)
+    if window and getattr(shape, "layer_types", None):
+        mask = {"full_attention": document_mask(batch.documents, dtype), "sliding_attention": mask}
+    return {"input_ids": batch.input_ids, "position_ids": batch.position_ids, "attention_mask": mask}
 
 
-def document_mask(documents: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+def document_mask(documents: torch.Tensor, dtype: torch.dtype, window: int | None = None) -> torch.Tensor:
     """[B, 1, L, L] additive mask: 0 where a token may look (its own document, not ahead), -inf elsewhere.
 
     Args:
         documents: [B, L] number of each token's document.
         dtype: of the queries.
+        window: the last so many tokens are seen, the token's own among them; None for all.
     """
     length = documents.shape[1]
     visible = documents[:, :, None] == documents[:, None, :]
-    visible &= torch.ones(length, length, dtype=torch.bool, device=documents.device).tril()
+    near = torch.ones(length, length, dtype=torch.bool, device=documents.device).tril()
+    visible &= near.triu(1 - window) if window else near
     mask = torch.zeros(visible.shape, dtype=dtype, device=documents.device)
     return mask.masked_fill_(~visible, float("-inf")).unsqueeze(1)
 
@@ -74,6 +82,7 @@ def _varlen_attention(
     value: torch.Tensor,
     attention_mask: torch.Tensor | None,
     scaling: float | None = None,
+    sliding_window: int | None = None,
     *,
     cu_seq_lens_q: torch.Tensor,
     max_length_q: int,
@@ -84,6 +93,7 @@ def _varlen_attention(
     Args:
         query, key, value: [1, heads, T, head_dim]; fewer heads in key and value where they are shared.
         scaling: of the scores.
+        sliding_window: the last so many tokens are seen; None for all.
         cu_seq_lens_q, max_length_q: first token of every document and T, int32; tokens of the longest.
 
     Returns:
@@ -97,7 +107,7 @@ def _varlen_attention(
         max_length_q,
         max_length_q,
         scale=scaling,
-        window_size=(-1, 0),
+        window_size=(sliding_window - 1 if sliding_window else -1, 0),
         enable_gqa=query.shape[1] != key.shape[1],
     )
     return states.unsqueeze(0), None

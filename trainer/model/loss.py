@@ -140,7 +140,7 @@ class LanguageModelLoss(nn.Module):
     def hidden_states(self, batch: Batch) -> torch.Tensor:
         """[B, L, H] last hidden states ([1, B * L, H] where attention takes the rows end to end)."""
         dtype = self._autocast or next(self.model.parameters()).dtype
-        inputs = attention_inputs(batch, self.model.config._attn_implementation, dtype)
+        inputs = attention_inputs(batch, self.model.config, dtype)
         if self._noise is not None and self.training:
             embeddings = self.model.get_input_embeddings()(batch.input_ids)
             noisy = embeddings + self._noise(batch, embeddings.shape[-1]).to(embeddings.dtype)

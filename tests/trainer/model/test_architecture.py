@@ -3,12 +3,13 @@
 import copy
 import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import AutoModelForCausalLM, MistralForCausalLM, PreTrainedModel
+from transformers import AutoModelForCausalLM, MistralConfig, MistralForCausalLM, PreTrainedModel, Qwen2Config
 
 from tests.tiny_model import tiny_config
 from trainer.config import resolve
@@ -110,6 +111,25 @@ def test_loss_equals_that_of_transformers(model: PreTrainedModel) -> None:
     torch.testing.assert_close(LanguageModelLoss(model)(batch)[0] / 29, reference, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+@pytest.mark.parametrize(
+    ("kind", "changes"), [(MistralConfig, {}), (Qwen2Config, {"use_sliding_window": True, "max_window_layers": 1})]
+)
+def test_a_sliding_window_is_that_of_transformers(kind: type, changes: dict[str, Any], attention: str) -> None:
+    """Of all layers, and of some of them; in packed documents that are longer and shorter than it."""
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(
+        tiny_config(kind, **changes, sliding_window=8, attn_implementation=attention)
+    )
+    lengths, reference, start = [10, 14, 6], 0.0, 0
+    batch = _packed(lengths, 36)
+    for length in lengths:
+        ids = batch.input_ids[:, start : start + length]
+        reference += (length - 1) * model(input_ids=ids, labels=ids, use_cache=False).loss
+        start += length
+    torch.testing.assert_close(LanguageModelLoss(model)(batch)[0], reference, rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize(("kind", "stage"), [("selective", 0), ("full", 0), ("full", 3)])
 def test_activation_checkpointing_computes_again_what_it_did_not_keep(
     model: PreTrainedModel, kind: str, stage: int
@@ -177,11 +197,12 @@ def test_noise_only_while_training(model: PreTrainedModel) -> None:
     model.train()
 
 
-def test_the_kernel_for_several_documents_fits_the_model() -> None:
+@pytest.mark.parametrize("window", [None, 8])
+def test_the_kernel_for_several_documents_fits_the_model(window: int | None) -> None:
     """Shapes and arguments, without a GPU: on the meta device nothing is computed, but everything is called."""
-    shape = tiny_config(hidden_size=64, num_hidden_layers=1, attn_implementation=VARLEN)
+    shape = tiny_config(hidden_size=64, num_hidden_layers=1, attn_implementation=VARLEN, sliding_window=window)
     model = MistralForCausalLM(shape).to("meta", torch.bfloat16)
-    inputs = attention_inputs(_packed([10, 14, 8], 36), VARLEN, torch.bfloat16)
+    inputs = attention_inputs(_packed([10, 14, 8], 36), shape, torch.bfloat16)
     assert inputs["cu_seq_lens_q"].tolist() == [0, 10, 24, 32, 36]
     inputs = {name: value.to("meta") if isinstance(value, torch.Tensor) else value for name, value in inputs.items()}
     states = model.base_model(**inputs, use_cache=False).last_hidden_state
@@ -191,12 +212,13 @@ def test_the_kernel_for_several_documents_fits_the_model() -> None:
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("window", [None, 8])
 @pytest.mark.parametrize("kernel", ["flash_attention_2", VARLEN])
-def test_kernels_for_several_documents_equal_the_mask(kernel: str) -> None:
+def test_kernels_for_several_documents_equal_the_mask(kernel: str, window: int | None) -> None:
     if kernel == "flash_attention_2":
         pytest.importorskip("flash_attn")
     torch.manual_seed(0)
-    shape = tiny_config(hidden_size=128, num_attention_heads=2, initializer_range=0.02)
+    shape = tiny_config(hidden_size=128, num_attention_heads=2, initializer_range=0.02, sliding_window=window)
     model = MistralForCausalLM(shape).to("cuda", torch.bfloat16)
     batch = _packed([10, 14, 8], 36).to(torch.device("cuda"))
     losses = []
