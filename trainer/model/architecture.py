@@ -90,6 +90,8 @@ def build_model(config: ModelConfig, shape: PreTrainedConfig, attention: str, se
             use_safetensors=True,
             trust_remote_code=False,
         )
+        # It would freeze the embedding of that token, as of the end token where texts are padded with it.
+        model.get_input_embeddings().padding_idx = None
     else:
         torch.manual_seed(seed)
         model = AutoModelForCausalLM.from_config(shape, dtype=torch.float32, attn_implementation=attention)

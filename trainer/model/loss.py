@@ -13,12 +13,21 @@ from transformers import PreTrainedModel
 from trainer.data.loader import Batch
 from trainer.model.attention import attention_inputs
 from trainer.model.noise import EmbeddingNoise
+from udfs.errors import ConfigError
 
 # Positions whose logits exist at the same time: 1,024 x 32,000 fp32 logits are 125 MiB.
 CHUNK = 1024
 # The number of learned positions differs from batch to batch. Matrix products are prepared and remembered for each
 # shape (oneDNN keeps a thousand of them: 2 GB and a quarter of the time for a small model), so shapes are rounded up.
 SHAPE_STEP = 256
+# Settings by which some architectures change the head's products.
+_LOGITS = (
+    "final_logit_softcapping",
+    "lm_head_multiplier",
+    "logit_scale",
+    "logits_scaling",
+    "output_logit_soft_cap",
+)
 
 
 class _WeightedCrossEntropy(torch.autograd.Function):
@@ -107,12 +116,23 @@ class LanguageModelLoss(nn.Module):
         model: the language model.
         autocast: dtype of matrix products where it is not that of the weights.
         noise: of the embeddings in training, or None.
+
+    Raises:
+        ConfigError: the model's logits are not the products of its states with its head's weight alone.
     """
 
     def __init__(
         self, model: PreTrainedModel, autocast: torch.dtype | None = None, noise: EmbeddingNoise | None = None
     ) -> None:
         super().__init__()
+        changed = [name for name in _LOGITS if getattr(model.config, name, None) not in (None, 1)]
+        if getattr(model.get_output_embeddings(), "bias", None) is not None:
+            changed.append("a bias of its head")
+        if changed:
+            raise ConfigError(
+                f"the logits of a {type(model).__name__} also depend on {' and '.join(changed)}, which the loss does "
+                "not know. Take a model whose head is one product, such as Mistral's, Llama's or Qwen's."
+            )
         self.model = model
         self._autocast = autocast
         self._noise = noise

@@ -3,21 +3,31 @@
 import copy
 import math
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import AutoModelForCausalLM, MistralConfig, MistralForCausalLM, PreTrainedModel, Qwen2Config
+from transformers import (
+    AutoModelForCausalLM,
+    GraniteConfig,
+    MistralConfig,
+    MistralForCausalLM,
+    PhiConfig,
+    PreTrainedModel,
+    Qwen2Config,
+)
 
 from tests.tiny_model import tiny_config
-from trainer.config import resolve
+from trainer.config import ModelConfig, resolve
 from trainer.data.loader import Batch, collate
-from trainer.model.architecture import checkpoint_activations, compile_layers, model_config
+from trainer.model.architecture import build_model, checkpoint_activations, compile_layers, model_config
 from trainer.model.attention import VARLEN, attention_implementation, attention_inputs, document_mask
 from trainer.model.loss import LanguageModelLoss
 from trainer.model.noise import EmbeddingNoise
+from udfs.errors import ConfigError
 
 SET = ["data.sources.raw.path=/nowhere", "output_dir=/nowhere"]
 
@@ -109,6 +119,26 @@ def test_loss_equals_that_of_transformers(model: PreTrainedModel) -> None:
     batch = _packed([30], 30)
     reference = model(input_ids=batch.input_ids, labels=batch.input_ids, use_cache=False).loss
     torch.testing.assert_close(LanguageModelLoss(model)(batch)[0] / 29, reference, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "named"),
+    [(GraniteConfig, {"logits_scaling": 4.0}, "logits_scaling"), (PhiConfig, {}, "a bias of its head")],
+)
+def test_a_head_that_is_more_than_a_product_is_refused(kind: type, changes: dict[str, Any], named: str) -> None:
+    model = AutoModelForCausalLM.from_config(tiny_config(kind, **changes))
+    with pytest.raises(ConfigError, match=f"logits of a .* also depend on {named}"):
+        LanguageModelLoss(model)
+    LanguageModelLoss(AutoModelForCausalLM.from_config(tiny_config(GraniteConfig)))
+
+
+def test_the_embedding_of_a_padding_token_is_learned(tmp_path: Path) -> None:
+    shape = tiny_config(pad_token_id=2, eos_token_id=2)
+    MistralForCausalLM(shape).save_pretrained(tmp_path)
+    model = build_model(ModelConfig(init_from=str(tmp_path)), shape, "sdpa", 0)
+    ids = np.array([[1, 5, 2, 7]])
+    LanguageModelLoss(model)(collate(ids, [np.array([4])], np.ones((1, 4), np.float32), [(0, 0)]))[0].backward()
+    assert model.get_input_embeddings().weight.grad[[1, 5, 2]].abs().sum(1).all()
 
 
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
