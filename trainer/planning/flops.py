@@ -36,6 +36,9 @@ DEVICES = {
     "h200": Device("H200", 141 * 10**9, 989e12),
 }
 
+# Values of `model_type` whose weights are those of Mistral and Llama, biases and norms aside.
+_ALIKE = {"llama", "mistral", "olmo2", "phi3", "qwen2", "qwen3", "smollm3"}
+
 
 def device_named(name: str) -> Device | None:
     """The device whose driver calls itself ``name``; None for one that is not known, whose peak is not guessed."""
@@ -114,13 +117,18 @@ def _read(folder: Path) -> Shape:
     if not path.is_file():
         raise ConfigError(f"model.init_from: no config.json in {folder}. Give a Hugging Face model folder.")
     try:
-        return _shape(json.loads(path.read_text(encoding="utf-8")))
+        tree = json.loads(path.read_text(encoding="utf-8"))
+        shape = _shape(tree)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"model.init_from: {path} is damaged ({error}). Give a Hugging Face model folder.") from error
     except KeyError as error:
         raise ConfigError(
             f"model.init_from: {path} has no {error}; it is not of the Mistral or Llama architecture."
         ) from error
+    if tree.get("model_type", "llama") not in _ALIKE:
+        kind = tree["model_type"]
+        raise ConfigError(f"model.init_from: {path} is of a {kind!r}; only the work of {sorted(_ALIKE)} is known.")
+    return shape
 
 
 def _shape(tree: Mapping[str, Any]) -> Shape:

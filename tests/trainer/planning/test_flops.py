@@ -5,10 +5,20 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig
+from transformers import (
+    AutoModelForCausalLM,
+    GPTNeoXConfig,
+    LlamaConfig,
+    MistralConfig,
+    MixtralConfig,
+    Olmo2Config,
+    Phi3Config,
+    Qwen2Config,
+    Qwen3Config,
+)
 
 from tests.tiny_model import tiny_config
-from trainer.config import resolve
+from trainer.config import ModelConfig, resolve
 from trainer.planning.flops import DEVICES, Shape, device_named
 from udfs.errors import ConfigError
 
@@ -58,6 +68,23 @@ def test_parameters_are_those_of_transformers(kind: type, tied: bool) -> None:
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
     assert shape.parameters == sum(entry.numel() for entry in model.parameters())
+
+
+@pytest.mark.parametrize("kind", [MistralConfig, LlamaConfig, Olmo2Config, Phi3Config, Qwen2Config, Qwen3Config])
+def test_models_that_count_alike(kind: type, tmp_path: Path) -> None:
+    config = tiny_config(kind, head_dim=12, eos_token_id=2)
+    config.save_pretrained(tmp_path)
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    found = Shape.of(ModelConfig(init_from=str(tmp_path)), None).parameters
+    assert found == pytest.approx(sum(entry.numel() for entry in model.parameters()), rel=1e-2)
+
+
+@pytest.mark.parametrize("kind", [MixtralConfig, GPTNeoXConfig])
+def test_work_that_is_not_known_is_not_guessed(kind: type, tmp_path: Path) -> None:
+    tiny_config(kind).save_pretrained(tmp_path)
+    with pytest.raises(ConfigError, match=rf"config\.json is of a '{kind.model_type}'; only the work of"):
+        Shape.of(ModelConfig(init_from=str(tmp_path)), None)
 
 
 def test_exact_work_counts_documents() -> None:
