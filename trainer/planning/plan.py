@@ -1,7 +1,8 @@
 """What a training will do, computed before it starts. Imports no torch."""
 
 import math
-from collections.abc import Iterable
+from bisect import bisect_left
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -11,6 +12,9 @@ from trainer.config import Span, TrainingConfig
 from trainer.data.order import Order
 from trainer.data.sources import ShardSet
 from udfs.errors import ConfigError
+
+# A share of a whole number, as 0.07 of 100, is a little more in binary; it is no step more.
+_ROUNDING = 1e-6
 
 
 @dataclass(frozen=True)
@@ -47,13 +51,18 @@ def plan(config: TrainingConfig, sets: dict[str, ShardSet], order: Order) -> Pla
         ConfigError: a source would be repeated more often than allowed, or runs dry before the first step is full; or
             the decay would begin in the warm-up.
     """
-    density = np.array([entry.manifest.tokens / len(entry) for entry in sets.values()])
-    per_step = float(config.batch.sequences * (order.shares() * density).sum())
-    passed = sum(entry.manifest.tokens for entry in sets.values())
-    steps = max(1, count_steps(config.duration, per_step, passed))
-    if config.duration.steps is None and steps > 1 and _too_often(config, sets, order, steps):
-        asked = config.duration.tokens or (config.duration.epochs or 0) * passed
-        if steps * per_step > asked * (1 - 1e-9):  # rounded up, and one step less is as near as was promised
+    tokens = np.array([entry.manifest.tokens for entry in sets.values()])
+
+    def expected(steps: int) -> float:
+        return float((order.repeats(steps * config.batch.sequences) * tokens).sum())
+
+    if config.duration.steps is not None:
+        steps = config.duration.steps
+    else:
+        asked = config.duration.tokens or (config.duration.epochs or 0) * float(tokens.sum())
+        steps = _reaching(asked, expected)
+        # Rounded up, and one step less is as near as was promised.
+        if steps > 1 and expected(steps) > asked * (1 - 1e-9) and _too_often(config, sets, order, steps):
             steps -= 1
     if order.length is not None:
         steps = min(steps, order.length // config.batch.sequences)
@@ -70,6 +79,7 @@ def plan(config: TrainingConfig, sets: dict[str, ShardSet], order: Order) -> Pla
             f"{config.data.sources[name].max_repeats:g}. Train shorter, lower its weight, give it more data, raise "
             "max_repeats, or set data.exhausted to stop or drop."
         )
+    per_step = expected(steps) / steps
     warmup, decay = stretches(config, per_step, steps)
     return Plan(
         identity=config.identity({name: entry.manifest.fingerprint for name, entry in sets.items()}),
@@ -80,6 +90,16 @@ def plan(config: TrainingConfig, sets: dict[str, ShardSet], order: Order) -> Pla
         tokens=per_step * steps,
         repeats=repeats,
     )
+
+
+def _reaching(asked: float, expected: Callable[[int], float]) -> int:
+    """Number of steps, at least 1, whose tokens come nearest to those asked for."""
+    more = 1
+    while expected(more) < asked:
+        more *= 2
+    # The first that reach it; a source that runs dry changes what a step holds.
+    steps = bisect_left(range(more), asked, key=expected)
+    return max(1, steps - (expected(steps) - asked > asked - expected(steps - 1)))
 
 
 def _too_often(config: TrainingConfig, sets: Iterable[str], order: Order, steps: int) -> list[str]:
@@ -114,12 +134,11 @@ def count_steps(span: Span, tokens_per_step: float, whole: float) -> int:
     Args:
         span: the stretch.
         tokens_per_step: what one step takes.
-        whole: what a share is of (the training's steps), or what a pass is over (the sources' tokens).
+        whole: the training's steps, of which a share is.
     """
     if span.steps is not None:
         return span.steps
     if span.fraction is not None:
-        return math.ceil(span.fraction * whole)
-    tokens = span.tokens if span.epochs is None else span.epochs * whole
-    assert tokens is not None
-    return round(tokens / tokens_per_step)
+        return math.ceil(span.fraction * whole - _ROUNDING)
+    assert span.tokens is not None  # passes are of a whole training
+    return round(span.tokens / tokens_per_step)

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.trainer.shard_sets import write_set
@@ -67,6 +68,27 @@ def test_a_training_stops_or_goes_on_where_a_source_runs_dry(root: Path) -> None
     short = [limit, "data.sources.raw.max_repeats=1", "data.exhausted=drop", "batch={sequences: 4096}"]
     with pytest.raises(ConfigError, match=r"less than batch\.sequences 4096"):
         _plan(_config(root, *short))
+
+
+@pytest.mark.parametrize("weight", [0.3, 3])
+def test_tokens_are_reached_where_a_source_runs_dry(weight: float, root: Path) -> None:
+    """What a step holds is another thing from there on: rows of one set hold fewer tokens than rows of the other."""
+    limit = ["data.sources.tuning.max_repeats=1", f"data.sources.tuning.weight={weight}", "data.exhausted=drop"]
+    config = _config(root, *limit, "duration={tokens: 100000}")
+    sets, planned = open_sets(config), _plan(config)
+    order, step = mixture(config, sets), config.batch.sequences
+    source, row = order.locate(np.arange(planned.steps * step))
+    entries = list(sets.values())
+    located = [entries[number].locate(index) for number, index in zip(source, row, strict=True)]
+    tokens = sum(int(reader.lengths(index).sum()) for reader, index in located)
+    assert abs(tokens - 100_000) <= 64 * step
+    assert planned.tokens == pytest.approx(tokens, abs=64 * step)
+
+
+def test_a_share_of_steps_is_not_rounded_up_for_its_binary_form(root: Path) -> None:
+    for percent in range(1, 101):
+        share = f"schedule.warmup={{fraction: {percent / 100}}}"
+        assert _plan(_config(root, "duration={steps: 100, tokens: null}", share)).warmup == percent
 
 
 def test_a_limit_that_whole_steps_pass_by_a_row_is_told_in_rows(root: Path) -> None:
