@@ -115,7 +115,8 @@ class Questions:
 
 def _encoded(question: dict[str, Any], tokenizer: Tokenizer, length: int) -> Iterator[tuple[np.ndarray, int]]:
     """For each option: BOS, prompt, space and option, and where the option begins."""
-    start = 1 + len(tokenizer.encode(question["prompt"]))
+    # Blanks at the end of the prompt belong to the option, as in the harness.
+    start = 1 + len(tokenizer.encode(question["prompt"].rstrip()))
     for option in question["options"]:
         # Encoded as a whole and then divided, as the harness does.
         ids = np.array([tokenizer.bos_id, *tokenizer.encode(f"{question['prompt']} {option}")])

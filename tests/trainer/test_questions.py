@@ -99,3 +99,23 @@ def test_accuracy_is_that_of_the_evaluation_for_any_number_of_ranks(questions: P
     np.testing.assert_allclose(entropies(3), entropies(1), rtol=1e-5)
     with pytest.raises(DataError, match=r"question 'q0' takes \d+ tokens"):
         Questions(config, tokenizer, 8, World(0, 1, cpu, None))
+
+
+def test_blanks_at_the_end_of_a_prompt_are_scored_as_in_the_harness(tmp_path: Path) -> None:
+    asked = [
+        {**GOOD, "question_id": f"{number}", "prompt": f"Number {number} was born in{end}", "options": TOWNS}
+        for number, end in enumerate(("", " ", "  ", "\n"))
+    ]
+    file = tmp_path / "questions.jsonl"
+    file.write_text("\n".join(map(json.dumps, asked)), encoding="utf-8")
+    folder = write_tiny_model(tmp_path / "model", [file.read_text(), "  " * 40 + " ".join(TOWNS) * 9])
+    network = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="sdpa")
+    sources = ["data.sources.raw.path=/nowhere", f"output_dir={tmp_path}"]
+    config = resolve("tiny", [*sources, f"held_out.questions={file}", "batch={sequences: 4, micro_batch: 4}"])
+    kept: list[tuple[float, ...]] = []
+    questions = Questions(config, load_tokenizer(folder), 64, Part(0, 1, torch.device("cpu"), kept))
+    questions(Alone(LanguageModelLoss(network).eval()))
+    items = evaluate_model(folder, read_questions(file), device="cpu")["items"]
+    np.testing.assert_allclose(
+        -np.array(kept[0]), [one for item in items for one in item["log_likelihoods"]], rtol=1e-4
+    )
