@@ -23,7 +23,8 @@ from udfs.tracking import without_credentials
 
 
 class ModelConfig(Config):
-    """A model of the Mistral architecture from scratch, or any causal language model to continue.
+    """A model of the Mistral architecture from scratch, or any causal language model to continue whose
+    logits are the products of its head alone.
 
     Field names are those of ``transformers.MistralConfig``.
     """
