@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from jobs.lakehouse.job import Job
 from jobs.lakehouse.lakehouse import Lakehouse
+from jobs.lakehouse.lock import StepLock
 from jobs.lakehouse.progress import Progress, is_metered
 from jobs.lakehouse.session import load_target
 from jobs.lakehouse.stage import run_stage
@@ -73,7 +74,8 @@ class Runner:
         """Run one step and return its counts.
 
         Raises:
-            EnvironmentProblem: the root of the lakehouse cannot be made; and whatever the step raises.
+            EnvironmentProblem: the root of the lakehouse cannot be made, or another run of the step is under way; and
+                whatever the step raises.
         """
         verb = load_verb(step.verb)
         job = Job(self.lakehouse, step.name, step.config, self.session, continuous=continuous, progress=self.progress)
@@ -90,7 +92,10 @@ class Runner:
             if verb.stage is not None:
                 return run_stage(verb.stage, job)
             assert verb.run is not None
-            return verb.run(step.config, job)
+            if not verb.tracked:  # the trainer has a lock of its own
+                return verb.run(step.config, job)
+            with StepLock(self.lakehouse.step_path(step.name, "lock"), step.name):
+                return verb.run(step.config, job)
 
         if not verb.tracked:
             counts = work()

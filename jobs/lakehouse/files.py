@@ -67,7 +67,9 @@ def stream_table(source: TableSource, files_per_batch: int, job: "Job") -> "Data
 def stream_files(sources: Sequence[FileSource], files_per_batch: int, job: "Job") -> "DataFrame":
     """A streaming frame with the columns ``path``, ``length`` (bytes) and ``modificationTime``, one row per file.
 
-    Files whose names begin with ``_`` or ``.`` are not listed, as everywhere in Spark.
+    Files whose names begin with ``_`` or ``.`` are not listed, as everywhere in Spark. Nor are those that no source's
+    ``glob`` fits, and folders of the tuning collection that are not asked for: a file that was listed counts as read,
+    also for a source that is given later.
 
     Args:
         sources: as ``located`` gives them.
@@ -77,8 +79,10 @@ def stream_files(sources: Sequence[FileSource], files_per_batch: int, job: "Job"
         ConfigError: the sources lie in different file systems.
     """
     reader = job.spark.readStream.format("binaryFile").schema(_SCHEMA).option("recursiveFileLookup", "true")
-    reader = reader.option("maxFilesPerTrigger", files_per_batch)
-    pattern = path_pattern([source.path for source in sources])
+    # Spark passes over files a week older than the newest one it has seen; a copy keeps the time of its original.
+    reader = reader.option("maxFilesPerTrigger", files_per_batch).option("maxFileAge", "36500d")
+    reader = reader.option("pathGlobFilter", name_pattern([source.glob for source in sources]))
+    pattern = path_pattern([folder for source in sources for folder in source.folders()])
     # Without `content` among the columns Spark does not open the files.
     return reader.load(pattern).select("path", "length", "modificationTime")
 
@@ -106,6 +110,13 @@ def path_pattern(paths: Sequence[str]) -> str:
     escaped = [_PATTERN.sub("?", name) for name in names]
     # The slash stands before the brace, or Spark takes the pattern for a relative one.
     return f"{root}/{escaped[0]}" if len(escaped) == 1 else f"{root}/{{{','.join(escaped)}}}"
+
+
+def name_pattern(globs: Sequence[str]) -> str:
+    """One Hadoop pattern that takes every file name that one of the shell patterns takes; it may take more."""
+    # Hadoop reads brackets and braces its own way.
+    plain = [re.sub(r"[^\w.*?-]", "?", re.sub(r"\[.*\]", "*", glob), flags=re.ASCII) for glob in globs]
+    return "*" if "*" in plain else f"{{{','.join(sorted(set(plain)))}}}"
 
 
 def _outermost(paths: Sequence[str]) -> list[str]:

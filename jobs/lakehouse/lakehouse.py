@@ -132,24 +132,27 @@ class Lakehouse:
         self._ensured.add(table)
 
     def _create(self, table: str) -> None:
-        from delta.tables import DeltaTable
         from pyspark.errors import PySparkException
 
         declared = TABLES[table]
-        builder = DeltaTable.createIfNotExists(self._session()).comment(declared.comment)
-        if self.config.namespace:
-            builder = builder.tableName(self.location(table))
-        else:
-            builder = builder.location(self.location(table))
-        for column in (*declared.columns, *PROVENANCE):
-            builder = builder.addColumn(column.name, column.type, nullable=column.nullable, comment=column.comment)
+        columns = [
+            f"`{column.name}` {column.type.simpleString()}{'' if column.nullable else ' NOT NULL'} "
+            f"COMMENT {_literal(column.comment)}"
+            for column in (*declared.columns, *PROVENANCE)
+        ]
         # The column by which files are left alone. Least and greatest text would cost as much as writing the texts.
-        builder = builder.property("delta.dataSkippingStatsColumns", "written_at")
-        for name, condition in declared.checks.items():
-            # With the first commit, so that no table is ever without them.
-            builder = builder.property(f"delta.constraints.{name}", condition)
+        properties = {"delta.dataSkippingStatsColumns": "written_at"}
+        # With the first commit, so that no table is ever without them.
+        properties |= {f"delta.constraints.{name}": condition for name, condition in declared.checks.items()}
+        location = self.location(table)
+        # In SQL, for Delta's own builder takes no name that begins with a catalog.
+        statement = (
+            f"CREATE TABLE IF NOT EXISTS {location if self.config.namespace else f'delta.`{location}`'} "
+            f"({', '.join(columns)}) USING delta COMMENT {_literal(declared.comment)} "
+            f"TBLPROPERTIES ({', '.join(f'{_literal(key)} = {_literal(value)}' for key, value in properties.items())})"
+        )
         try:
-            builder.execute()
+            self._session().sql(statement)
         except PySparkException:
             # Of two jobs that make a table at the same moment, Delta refuses the second.
             if not self._appears(table):
@@ -176,3 +179,9 @@ class Lakehouse:
     def _known(table: str) -> None:
         if table not in TABLES:
             raise ConfigError(f"there is no table {table!r}. Tables: {', '.join(TABLES)}.")
+
+
+def _literal(text: str) -> str:
+    """A string of SQL."""
+    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"

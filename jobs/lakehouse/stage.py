@@ -5,7 +5,8 @@ its outcome frame. The runner computes the outcome once into a staging folder, t
 anywhere and started again, a micro-batch ends up in the tables exactly once:
 
 1. Spark records what a micro-batch holds before it runs it, so a repeated one holds the same records;
-2. the staging folder counts only when its ``_SUCCESS`` marker is there; then it is not computed again;
+2. the staging folder counts only when its ``_SUCCESS`` marker is there; then it is not computed again, and it stays
+   until Spark has recorded that the micro-batch is done, after which Spark repeats it no more;
 3. each table's append carries the micro-batch's number (Delta's ``txnAppId`` and ``txnVersion``), so a table that
    already has it skips it.
 
@@ -130,6 +131,7 @@ def _run_stage(stage: Stage, job: Job, lock: StepLock) -> dict[str, float]:
 
     def process(batch: "DataFrame", batch_id: int) -> None:
         started = time.monotonic()
+        _remove_staged(job)
         staged = _stage_batch(batch, batch_id, stage, job)
         lock.check()
         found = _write_batch(staged, batch_id, application, stage, job)
@@ -141,7 +143,6 @@ def _run_stage(stage: Stage, job: Job, lock: StepLock) -> dict[str, float]:
             forget()
         else:
             live.commit(staged, forget)
-        shutil.rmtree(job.lakehouse.step_path(job.step, "staging", str(batch_id)), ignore_errors=True)
         counts.update(found)
         counts["micro_batches"] += 1
         job.progress.batch(job.step, batch_id, found, time.monotonic() - started)
@@ -161,6 +162,7 @@ def _run_stage(stage: Stage, job: Job, lock: StepLock) -> dict[str, float]:
         except KeyboardInterrupt:
             query.stop()
             raise
+    _remove_staged(job)
     found = {name: float(count) for name, count in sorted(counts.items())}
     return {**found, **live.report()} if live is not None and found else found
 
@@ -188,6 +190,15 @@ def _stage_batch(batch: "DataFrame", batch_id: int, stage: Stage, job: Job) -> "
         plain = {"compression": "uncompressed", "parquet.enable.dictionary": "false"}
         outcome.write.mode("overwrite").options(**plain).parquet(str(folder))
     return job.spark.read.schema(_staged_schema(stage)).parquet(str(folder))
+
+
+def _remove_staged(job: Job) -> None:
+    """Remove what micro-batches staged that Spark has recorded as done: any other may come again, and computed anew it
+    would find its own rows in the tables."""
+    commits = job.lakehouse.step_path(job.step, "checkpoint", "commits")
+    for folder in job.lakehouse.step_path(job.step, "staging").glob("*"):
+        if (commits / folder.name).exists():
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _table_of(stage: Stage) -> Any:

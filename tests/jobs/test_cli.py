@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from jobs.cli import main
+from jobs.lakehouse.lock import StepLock
 from jobs.pipeline import VERBS, load_pipeline, load_verb
 from udfs.errors import ConfigError
 
@@ -220,3 +221,13 @@ def test_wrong_numbers_start_nothing(pipeline, tmp_path, capsys, arguments, mess
     assert main(["synthesize", "--config", path, *arguments]) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "lake").exists()
+
+
+def test_a_step_that_is_no_stream_is_run_once_at_a_time(tmp_path: Path, pipeline, capsys):
+    root = tmp_path / "lake"
+    path = pipeline(f"lakehouse: {{root: {root}}}\nsteps: {{sample: {{raw_entities: 8, test_questions: 10}}}}\n")
+    with StepLock(root / "_steps" / "sample" / "lock", "sample"):
+        assert main(["sample", "--config", path]) == 1
+        assert "step sample is being run by process" in capsys.readouterr().err
+    assert not (root / "almanac").exists()
+    assert main(["sample", "--config", path]) == 0

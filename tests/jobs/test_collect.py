@@ -77,8 +77,10 @@ def test_the_collection_is_read_and_its_sets_can_be_capped(lakehouse, run_verb):
         many = 12 if name == "squad" else 1
         records = [{"context": f"{name} {n}.", "QA_list": [pair] * (1 + n % 6)} for n in range(many)]
         _lines(lakehouse.path(f"collection/{name}/shard/00000.jsonl"), records)
-    settings = {"sources": [{"path": "collection", "kind": "examples", "collection": True}]}
-    assert run_verb("collect", settings)["tuning_examples"] == 34 + 12
+    source = {"path": "collection", "kind": "examples", "collection": True}
+    assert run_verb("collect", {"sources": [{**source, "datasets": ["squad"]}]})["tuning_examples"] == 12
+    # The others, when they are asked for.
+    assert run_verb("collect", {"sources": [source]})["tuning_examples"] == 34
     assert {row["dataset"] for row in _rows(lakehouse, "tuning_examples")} == set(DATASETS)
 
     rows = chosen_rows(lakehouse, "tuning_examples", lakehouse.version("tuning_examples"), RowFilter())

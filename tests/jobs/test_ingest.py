@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 from collections import Counter
 
 import pytest
@@ -66,6 +67,18 @@ def test_folders_formats_and_broken_files(lakehouse, run_verb):
     counts = run_verb("ingest", settings)
     assert counts["raw_documents"] == 1 and counts["rejects/duplicate"] == 2
     assert {row["text"] for row in _rows(lakehouse, "raw_documents")} == rows.keys() | {"a new source"}
+
+
+def test_a_file_is_read_whenever_a_source_has_come_to_take_it(lakehouse, run_verb):
+    """One that was there before but was not asked for, and one that came with a time of long ago."""
+    _lines(lakehouse.path("raw", "a.jsonl"), ["one"])
+    _lines(lakehouse.path("raw", "a[1].json"), ["two"])
+    assert run_verb("ingest", {"sources": [{"path": "raw", "glob": "*.jsonl"}]})["raw_documents"] == 1
+    assert run_verb("ingest", {"sources": [{"path": "raw", "glob": "a[[]1].json*"}]})["raw_documents"] == 1
+    old = lakehouse.path("raw", "old.jsonl")
+    _lines(old, ["three"])
+    os.utime(old, (10**9, 10**9))
+    assert run_verb("ingest", {"sources": [{"path": "raw"}]}) == {"micro_batches": 1, "raw_documents": 1}
 
 
 def test_settings_are_checked():

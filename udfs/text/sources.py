@@ -62,6 +62,10 @@ class FileSource(Config):
         """Whether the format is that of a published set."""
         return self.format in READERS
 
+    def folders(self) -> list[str]:
+        """What its files lie in, or the file."""
+        return [self.path]
+
     def takes(self, uri: str) -> bool:
         """Whether the file belongs to the source."""
         file, root = plain_path(uri), plain_path(self.path).rstrip("/")
@@ -111,7 +115,8 @@ class TextSource(FileSource):
 
 
 class TableSource(Config):
-    """Raw texts in a Delta table that others write: a row is a record. Rows that are added later are read then."""
+    """Raw texts in a Delta table that others write: a row is a record. Rows that are appended later are read then; a
+    commit that also changes or removes rows, as MERGE and overwriting do, is passed over with all it adds."""
 
     # A name of Unity Catalog, `catalog.schema.table` or `schema.table`, or ...
     table: str | None = None
@@ -162,6 +167,11 @@ class TuningSource(FileSource):
             )
         check_names(self.datasets)
         return self
+
+    def folders(self) -> list[str]:
+        """What its files lie in, or the file: of the collection the folders of the datasets."""
+        root = self.path.rstrip("/")
+        return [f"{root}/{name}" for name in self.datasets] if self.collection else [self.path]
 
     def takes(self, uri: str) -> bool:
         """Whether the file belongs to the source."""

@@ -2,7 +2,7 @@
 
 import pytest
 
-from jobs.lakehouse.files import located, path_pattern, stream_files
+from jobs.lakehouse.files import located, name_pattern, path_pattern, stream_files
 from jobs.lakehouse.job import Job
 from udfs.errors import ConfigError
 from udfs.text.sources import FileSource
@@ -21,6 +21,20 @@ from udfs.text.sources import FileSource
 )
 def test_path_pattern(paths, pattern):
     assert path_pattern(paths) == pattern
+
+
+@pytest.mark.parametrize(
+    ("globs", "pattern"),
+    [
+        (["*.txt", "*"], "*"),
+        (["*.txt"], "{*.txt}"),
+        (["b-?.txt", "a*"], "{a*,b-?.txt}"),
+        (["[!ab]{c,d}[e].txt"], "{*.txt}"),
+        (["é,[x"], "{???x}"),
+    ],
+)
+def test_name_pattern(globs, pattern):
+    assert name_pattern(globs) == pattern
 
 
 def test_sources_of_two_stores_are_refused():

@@ -158,6 +158,23 @@ def test_batch_interrupted_between_two_tables_is_finished_and_not_recomputed(lak
     assert hashes == [_job(lakehouse).config_hash] * 2 != [job.config_hash] * 2
 
 
+def test_batch_interrupted_before_spark_has_recorded_it_is_not_computed_again(lakehouse):
+    """Computed anew, with its rows in the table, all of it would be duplicates of itself."""
+    _write(lakehouse, "a.txt", ["one", "two"])
+    job = _job(lakehouse)
+
+    def fail(*_):
+        raise OSError("the machine is gone")
+
+    job.progress.batch = fail
+    with pytest.raises(PySparkException, match="the machine is gone"):
+        run_stage(STAGE, job)
+    assert _questions(lakehouse) == ["one", "two"]
+    assert run_stage(STAGE, _job(lakehouse))["instructions"] == 2
+    assert _questions(lakehouse) == ["one", "two"] and lakehouse.read("rejects").count() == 0
+    assert not lakehouse.step_path("split", "staging", "0").exists()
+
+
 def test_a_new_checkpoint_takes_nothing_that_an_old_one_staged(lakehouse, monkeypatch):
     """A step that failed, and whose checkpoint was removed so that it begins anew, with another file by then."""
     _write(lakehouse, "a.txt", ["one"])
