@@ -5,6 +5,7 @@ on; where it does not start, they are what tells why. The JVM keeps the standard
 to be a pipe, and a thread passes on what comes through it later.
 """
 
+import atexit
 import os
 import threading
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from contextlib import contextmanager, suppress
 _STDERR = 2
 _BLOCK = 1 << 16
 _END = b"\n--- started ---\n"
+_LAST_WORDS = 0.2  # seconds
 
 
 @contextmanager
@@ -35,7 +37,10 @@ def quiet_start() -> Iterator[None]:
 
     os.dup2(writing, _STDERR)
     os.close(writing)
-    threading.Thread(target=pass_on, name="stderr", daemon=True).start()
+    thread = threading.Thread(target=pass_on, name="stderr", daemon=True)
+    thread.start()
+    # What came last is still on its way when the program ends; it ends before the JVM does, so this is not for long.
+    atexit.register(thread.join, _LAST_WORDS)
     try:
         yield
     except BaseException:
